@@ -1,0 +1,216 @@
+// Package heartbeattest has what the test of a daemon that embeds package
+// heartbeat needs: a [Clock] that moves only when it is told to, a [Pinger] that
+// records, fails or blocks, and a [Reporter] whose last sync can be set.
+//
+// A Monitor that runs on a fake clock asks it for a wake-up once it has made its
+// check. Advancing the clock before that is lost on it: so wait with
+// [Clock.BlockUntil] first, then [Clock.Advance].
+//
+//	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+//	// … start a Monitor's Run on clock in a goroutine, then for each step:
+//	err := clock.BlockUntil(ctx, 1) // the check is made, the next is waited for
+//	clock.Advance(5 * time.Minute)
+//
+// In a testing/synctest bubble no fake clock is needed.
+package heartbeattest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-heartbeat/heartbeat"
+)
+
+// A Clock is a heartbeat.Clock that moves only when Advance is called. Create
+// one with [NewClock]. Its methods may be called from several goroutines.
+type Clock struct {
+	mu      sync.Mutex
+	now     time.Time
+	waiters []waiter
+	changed chan struct{} // closed, and replaced, when a waiter is added
+}
+
+type waiter struct {
+	at time.Time
+	c  chan time.Time
+}
+
+// NewClock returns a Clock that stands at start.
+func NewClock(start time.Time) *Clock {
+	return &Clock{now: start, changed: make(chan struct{})}
+}
+
+// Now returns the clock's time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// After returns a channel that gets the clock's time once it has advanced by d;
+// at once if d is not positive.
+func (c *Clock) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := waiter{c.now.Add(d), make(chan time.Time, 1)}
+	if d <= 0 {
+		w.c <- c.now
+		return w.c
+	}
+	c.waiters = append(c.waiters, w)
+	close(c.changed)
+	c.changed = make(chan struct{})
+	return w.c
+}
+
+// Advance moves the clock by d in one jump, and wakes the waiters whose time has
+// then come. A waiter that comes later does not see the jump: call BlockUntil
+// first. A negative d sets the clock back, and wakes no one.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	c.waiters = slices.DeleteFunc(c.waiters, func(w waiter) bool {
+		due := !w.at.After(c.now)
+		if due {
+			w.c <- c.now
+		}
+		return due
+	})
+}
+
+// BlockUntil blocks until at least that many waiters, channels from After that
+// have not been served, are there, or until ctx is done, and then returns its
+// error. A waiter that was given up, as by a Run that has ended, still counts.
+func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
+	for {
+		c.mu.Lock()
+		enough, changed := len(c.waiters) >= waiters, c.changed
+		c.mu.Unlock()
+		if enough {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// A Pinger is a heartbeat.Pinger that records when it was pinged, and can be
+// told to fail or to block. Its zero value succeeds, on the system clock. Its
+// methods may be called from several goroutines.
+type Pinger struct {
+	clock heartbeat.Clock
+
+	mu      sync.Mutex
+	times   []time.Time
+	err     error
+	blocked chan struct{}
+	changed chan struct{} // closed when a ping is recorded
+}
+
+// NewPinger returns a Pinger that records the time of clock.
+func NewPinger(clock heartbeat.Clock) *Pinger { return &Pinger{clock: clock} }
+
+// Ping records the time, waits while the Pinger is blocked, and returns what
+// Fail was given last, or the error of ctx if that ends while it waits.
+func (p *Pinger) Ping(ctx context.Context) error {
+	now := time.Now()
+	if p.clock != nil {
+		now = p.clock.Now()
+	}
+	p.mu.Lock()
+	p.times = append(p.times, now)
+	blocked := p.blocked
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+	p.mu.Unlock()
+	if blocked != nil {
+		select {
+		case <-blocked:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// Times returns when each ping began, those that failed included.
+func (p *Pinger) Times() []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.times)
+}
+
+// Fail makes pings return err from now on; nil makes them succeed again.
+func (p *Pinger) Fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+// Block makes pings that begin from now on wait, until the function it returns
+// is called or their ctx is done.
+func (p *Pinger) Block() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	blocked := make(chan struct{})
+	p.blocked = blocked
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		close(blocked)
+		if p.blocked == blocked {
+			p.blocked = nil
+		}
+	})
+}
+
+// BlockUntil blocks until at least that many pings have begun, or until ctx is
+// done, and then returns its error.
+func (p *Pinger) BlockUntil(ctx context.Context, pings int) error {
+	for {
+		p.mu.Lock()
+		enough := len(p.times) >= pings
+		if p.changed == nil {
+			p.changed = make(chan struct{})
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		if enough {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+// A Reporter is a heartbeat.SyncReporter whose last sync is set by the test.
+// Create one with [NewReporter]; it has not synced until Set is called. Its
+// methods may be called from several goroutines.
+type Reporter struct{ tracker *heartbeat.SyncTracker }
+
+// NewReporter returns a Reporter with that path.
+func NewReporter(path string) *Reporter {
+	return &Reporter{heartbeat.NewSyncTracker(path)}
+}
+
+// Set sets the last sync; the zero time makes it never synced.
+func (r *Reporter) Set(lastSync time.Time) { r.tracker.Record(lastSync) }
+
+// Path returns the path given to NewReporter.
+func (r *Reporter) Path() string { return r.tracker.Path() }
+
+// LastSuccessfulSyncAt returns the time last given to Set.
+func (r *Reporter) LastSuccessfulSyncAt() time.Time { return r.tracker.LastSuccessfulSyncAt() }

@@ -1,0 +1,576 @@
+package heartbeat
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// A Pinger sends one heartbeat to one place. [HTTPPinger] is the usual one.
+//
+// Ping blocks until the heartbeat is known to have arrived (nil) or not (an
+// error), and returns soon after ctx is done. A [Monitor] calls it with a ctx
+// that ends after [MinInterval], never twice at once, and takes a panic for a
+// failure. A Pinger that is also a [fmt.Stringer] is named by it in log lines.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// PingerFunc makes a function a [Pinger].
+type PingerFunc func(ctx context.Context) error
+
+// Ping calls f.
+func (f PingerFunc) Ping(ctx context.Context) error { return f(ctx) }
+
+// MultiPinger returns a [Pinger] that pings all the given ones at once, and
+// takes nested MultiPingers apart. A [Monitor] treats each of them as a target
+// with an outcome, log line, spacing and retry of its own; used without a
+// Monitor, its Ping waits for all and joins their errors.
+func MultiPinger(pingers ...Pinger) Pinger {
+	return multiPinger(flatten(pingers))
+}
+
+type multiPinger []Pinger
+
+func flatten(pingers []Pinger) []Pinger {
+	var flat []Pinger
+	for _, p := range pingers {
+		if multi, ok := p.(multiPinger); ok {
+			flat = append(flat, multi...)
+		} else {
+			flat = append(flat, p)
+		}
+	}
+	return flat
+}
+
+func (m multiPinger) Ping(ctx context.Context) error {
+	if len(m) == 0 {
+		return errors.New("heartbeat: MultiPinger has no pingers")
+	}
+	errs := make([]error, len(m))
+	pingAll(m, func(i int, p Pinger) {
+		if err := pingOnce(ctx, p); err != nil {
+			errs[i] = fmt.Errorf("%s: %w", errorName(p, i), err)
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// pingAll calls ping for each target at once and waits for them all. A slow or
+// failing one does not touch the others: so the group's shared context and
+// first error are not used.
+func pingAll[T any](targets []T, ping func(i int, t T)) {
+	if len(targets) == 1 { // the usual case needs no goroutine
+		ping(0, targets[0])
+		return
+	}
+	var group errgroup.Group
+	for i, t := range targets {
+		group.Go(func() error {
+			ping(i, t)
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// pingOnce pings p, and makes an error of a panic.
+func pingOnce(ctx context.Context, p Pinger) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
+		}
+	}()
+	return p.Ping(ctx)
+}
+
+// logName is what p calls itself, or "" where it does not or panics over it.
+func logName(p Pinger) (name string) {
+	defer func() {
+		if recover() != nil {
+			name = ""
+		}
+	}()
+	if s, ok := p.(fmt.Stringer); ok {
+		return s.String()
+	}
+	return ""
+}
+
+// errorName tells p, the i-th target, from the others in a joined error. The
+// URL that an HTTPPinger shows in the log is a credential that must not travel
+// in errors, so it is named by its scheme and host there.
+func errorName(p Pinger, i int) string {
+	if h, ok := p.(*HTTPPinger); ok && h != nil && h.endpoint != nil {
+		return h.endpoint.origin
+	}
+	if name := logName(p); name != "" {
+		return name
+	}
+	return "target " + strconv.Itoa(i+1)
+}
+
+const (
+	// defaultTimeout is what Healthchecks.io advises for a ping.
+	defaultTimeout = 10 * time.Second
+
+	maxRedirects  = 10        // as net/http has it
+	maxBody       = 64 << 10  // an answer's bytes that are read, to leave the connection reusable
+	maxHeader     = 64 << 10  // an answer's header bytes that are taken
+	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
+
+	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
+)
+
+// retryPauses are the pauses before a ping that never left is tried again: as
+// long as TCP waits before it sends a lost SYN for the second and third time.
+var retryPauses = [...]time.Duration{time.Second, 3 * time.Second}
+
+// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
+// by a body that says that it did not count: Healthchecks.io answers
+// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". Test
+// for it with [errors.Is]; the body's words are in the error's text.
+var ErrNotAccepted = errors.New("heartbeat: ping not accepted")
+
+// A StatusError is the error of a ping that was answered outside 2xx. Find it
+// with [errors.As], as a *StatusError. It holds nothing of the response's body,
+// since servers repeat the request's URL in their error pages.
+type StatusError struct {
+	Code       int           // the HTTP status, such as 404
+	RetryAfter time.Duration // what a 429 or 503 asked for, an hour at most; zero: nothing
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
+	if status := http.StatusText(e.Code); status != "" {
+		text += " " + status
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
+	}
+	return text
+}
+
+// needsOperator reports whether err will not mend itself: the URL is wrong, or
+// what it names is gone or closed to us.
+func needsOperator(err error) bool {
+	if status, ok := errors.AsType[*StatusError](err); ok {
+		switch status.Code {
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
+			http.StatusNotFound, http.StatusConflict, http.StatusGone:
+			return true
+		}
+	}
+	return errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found")
+}
+
+// retryAfter is how long err asks to wait before the next attempt.
+func retryAfter(err error) time.Duration {
+	status, ok := errors.AsType[*StatusError](err)
+	if !ok || status.Code != http.StatusTooManyRequests && status.Code != http.StatusServiceUnavailable {
+		return 0
+	}
+	return min(status.RetryAfter, maxRetryAfter)
+}
+
+// HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
+// zero value, mean all defaults.
+type HTTPOptions struct {
+	// Client sends the requests. It is copied and never modified; what its
+	// CheckRedirect refuses is refused here too. nil: a client of the pinger's
+	// own, that honours the proxy environment variables and HTTP/2.
+	Client *http.Client
+
+	// Timeout bounds one ping: retries, redirects and the body included. Zero:
+	// 10 seconds, which is what Healthchecks.io advises. A Monitor gives a ping
+	// no longer than MinInterval. Negative: an error from NewHTTPPinger.
+	Timeout time.Duration
+
+	// Method is the request's method, with no body. Empty: GET. HEAD works, but
+	// hides the body that tells an accepted ping from one that did not count.
+	Method string
+
+	// Header is sent with each ping, e.g. Authorization, and never to another
+	// host that a redirect names. It is copied.
+	Header http.Header
+
+	// RedactURL shows only the URL's scheme and host in logs. A ping URL is a
+	// credential: set it where logs are read by people who must not have it.
+	RedactURL bool
+}
+
+// An HTTPPinger is a [Pinger] that requests a URL. Create one with
+// [NewHTTPPinger]. It may be used from several goroutines at once.
+type HTTPPinger struct {
+	// A pointer, so that no fmt verb prints the URL when it prints an
+	// HTTPPinger, or what holds one.
+	endpoint *endpoint
+}
+
+type endpoint struct {
+	client    *http.Client
+	ownClient bool
+	timeout   time.Duration
+	request   *http.Request // cloned for each ping
+	header    http.Header   // the caller's
+	origin    string        // scheme and host, for errors
+	shown     string        // for logs
+	secrets   []string      // lower-case parts of the URL that no error may repeat
+}
+
+// NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
+// https URL with a host. A nil opts means all defaults. The error says what is
+// wrong with the URL or the options, and repeats neither.
+//
+// A ping is accepted by any 2xx status, unless the body begins with "OK (": then
+// it is [ErrNotAccepted]. Any other status is a [*StatusError]. Redirects are
+// followed, at most 10 of them and never from https to http. A request that
+// provably never left (its host could not be looked up or dialled, or the TLS
+// handshake failed) is tried again after 1 second and once more after 3, within
+// the timeout; one that has left is never repeated. No error has the URL in it,
+// beyond its scheme and host.
+func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
+	if opts == nil {
+		opts = &HTTPOptions{}
+	}
+	u, err := parsePingURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Timeout < 0 {
+		return nil, fmt.Errorf("heartbeat: ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
+	}
+	if err := checkHeader(opts.Header); err != nil {
+		return nil, err
+	}
+	method := opts.Method
+	if method == "" {
+		method = http.MethodGet
+	}
+	req, err := http.NewRequest(strings.ToUpper(method), u.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("heartbeat: ping method %q is not an HTTP method; use GET or POST", method)
+	}
+	e := &endpoint{
+		timeout: opts.Timeout,
+		request: req,
+		header:  opts.Header.Clone(),
+		origin:  u.Scheme + "://" + u.Host,
+		shown:   u.Redacted(),
+		secrets: urlSecrets(u),
+	}
+	if e.timeout == 0 {
+		e.timeout = defaultTimeout
+	}
+	if opts.RedactURL {
+		e.shown = e.origin
+	}
+	req.Header.Set("User-Agent", userAgent)
+	for name, values := range e.header {
+		req.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host // net/http takes it from here, not from the header
+	}
+	var client http.Client
+	if opts.Client != nil {
+		client = *opts.Client
+	} else {
+		client.Transport = newTransport()
+		e.ownClient = true
+	}
+	client.CheckRedirect = e.checkRedirect(client.CheckRedirect)
+	e.client = &client
+	return &HTTPPinger{e}, nil
+}
+
+// parsePingURL's errors say what is wrong in words of its own: those of net/url
+// quote the part they stumble over, which can be a password.
+func parsePingURL(rawURL string) (*url.URL, error) {
+	problem := func(text string) error {
+		return fmt.Errorf("heartbeat: ping URL %s; it must be absolute, such as https://hc-ping.com/your-uuid-here", text)
+	}
+	if rawURL == "" {
+		return nil, problem("is empty")
+	}
+	if strings.TrimSpace(rawURL) != rawURL {
+		return nil, problem("begins or ends with white space")
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		if _, ok := errors.AsType[url.EscapeError](err); ok {
+			return nil, problem("has a % that is not followed by two hexadecimal digits")
+		}
+		return nil, problem("cannot be parsed")
+	}
+	switch {
+	case u.Scheme == "":
+		return nil, problem("has no scheme (http or https)")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, problem("has a scheme other than http and https")
+	case u.Hostname() == "":
+		return nil, problem("has no host")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, problem("has a port outside 1 to 65535")
+		}
+	}
+	return u, nil
+}
+
+// checkHeader finds what net/http would refuse at every ping, such as the line
+// end of a token that was read from a file.
+func checkHeader(header http.Header) error {
+	for name, values := range header {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+			return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+		}) {
+			return fmt.Errorf("heartbeat: %q is not a header's name", name)
+		}
+		for _, value := range values {
+			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				return fmt.Errorf("heartbeat: header %s has a line end or another control character in its value", name)
+			}
+		}
+	}
+	return nil
+}
+
+// newTransport returns a transport that no one else uses: a test bubble must
+// not share connections with another, nor a daemon with its supervisor.
+func newTransport() *http.Transport {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+	if std, ok := http.DefaultTransport.(*http.Transport); ok {
+		transport = std.Clone()
+	}
+	transport.MaxResponseHeaderBytes = maxHeader
+	return transport
+}
+
+// checkRedirect returns a policy that keeps the ping URL, and the caller's
+// headers, from every host but the first.
+func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return errTooManyRedirects
+		}
+		if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return errInsecureRedirect
+		}
+		req.Header.Del("Referer") // net/http puts the URL it came from there
+		if !strings.EqualFold(hostPort(req.URL), hostPort(e.request.URL)) {
+			for name := range e.header {
+				req.Header.Del(name)
+			}
+			req.Host = ""
+			if req.Header.Get("User-Agent") == "" {
+				req.Header.Set("User-Agent", userAgent)
+			}
+		}
+		if theirs != nil {
+			return theirs(req, via)
+		}
+		return nil
+	}
+}
+
+var (
+	errTooManyRedirects = fmt.Errorf("stopped after %d redirects", maxRedirects)
+	errInsecureRedirect = errors.New("refused a redirect from https to http")
+)
+
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// String returns the URL as logs may show it: without a password in it; with
+// RedactURL, its scheme and host only.
+func (p *HTTPPinger) String() string { return p.endpoint.shown }
+
+// CloseIdleConnections closes the connections that are kept for the next ping,
+// unless the caller's own client holds them. A [Monitor] calls it when Run ends.
+func (p *HTTPPinger) CloseIdleConnections() {
+	if p.endpoint.ownClient {
+		p.endpoint.client.CloseIdleConnections()
+	}
+}
+
+// Ping sends one heartbeat and blocks until it has been answered, ctx is done or
+// the timeout has passed. [NewHTTPPinger] says what its errors are.
+func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
+	e := p.endpoint
+	defer func() { // a caller's transport may panic, and name the URL in it
+		if v := recover(); v != nil {
+			err = fmt.Errorf("heartbeat: ping: HTTP client panicked: %s", e.withoutSecrets(fmt.Sprint(v)))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	for _, pause := range retryPauses {
+		left, err := e.send(ctx)
+		if err == nil || left {
+			return err
+		}
+		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= pause {
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		case <-timer.C:
+		}
+	}
+	_, err = e.send(ctx)
+	return err
+}
+
+// send sends the request once, and reports whether any of it may have left.
+func (e *endpoint) send(ctx context.Context) (left bool, err error) {
+	var connecting, connected atomic.Bool // hooks run on the transport's goroutines
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connecting.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
+	resp, err := e.client.Do(e.request.Clone(ctx))
+	if err != nil {
+		// net/http's transport asks for a connection before it writes to one.
+		// Of another, only an error that stands for a failed dial proves as much.
+		left := connected.Load() || !connecting.Load() && !isDialError(err)
+		return left || ctx.Err() != nil, e.publicError(err)
+	}
+	defer resp.Body.Close()
+
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		drain(resp.Body)
+		return true, &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64))
+	if words, ok := strings.CutPrefix(string(body), "OK ("); ok {
+		words, _, _ = strings.Cut(words, ")")
+		return true, fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+e.withoutSecrets(words)+")")
+	}
+	if err != nil {
+		return true, fmt.Errorf("heartbeat: ping: reading the answer's body: %w", e.publicCause(err))
+	}
+	drain(resp.Body)
+	return true, nil
+}
+
+func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxBody) }
+
+func isDialError(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op == "dial"
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok
+}
+
+// parseRetryAfter reads the header of a 429 or 503: seconds, or a date, which
+// is taken against the server's own clock where it tells it.
+func parseRetryAfter(resp *http.Response) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+		return 0
+	}
+	value := strings.TrimSpace(resp.Header.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	} else if errors.Is(err, strconv.ErrRange) {
+		return maxRetryAfter
+	}
+	until, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(0, min(until.Sub(now), maxRetryAfter))
+}
+
+// urlSecrets lists what of u is a credential or may hold one. Parts of less than
+// four letters are too common to look for.
+func urlSecrets(u *url.URL) []string {
+	parts := append(strings.Split(u.EscapedPath(), "/"), strings.Split(u.Path, "/")...)
+	parts = append(parts, u.RawQuery, u.Fragment)
+	for _, values := range u.Query() {
+		parts = append(parts, values...)
+	}
+	if password, ok := u.User.Password(); ok {
+		parts = append(parts, password)
+	}
+	parts = append(parts, u.User.Username())
+	var secrets []string
+	for _, part := range parts {
+		if len(part) >= 4 {
+			secrets = append(secrets, strings.ToLower(part))
+		}
+	}
+	return secrets
+}
+
+// withoutSecrets returns text, or a stand-in if it repeats a part of the URL.
+func (e *endpoint) withoutSecrets(text string) string {
+	rest := strings.ReplaceAll(strings.ToLower(text), strings.ToLower(e.request.URL.Hostname()), "")
+	for _, secret := range e.secrets {
+		if strings.Contains(rest, secret) {
+			return "(withheld, since it repeats the ping URL)"
+		}
+	}
+	return text
+}
+
+// publicError rebuilds the error of an http.Client without the URL.
+func (e *endpoint) publicError(err error) error {
+	if ue, ok := err.(*url.Error); ok { // the outermost, which http.Client always makes
+		err = &url.Error{Op: ue.Op, URL: e.origin, Err: e.publicCause(ue.Err)}
+	} else {
+		err = e.publicCause(err)
+	}
+	return fmt.Errorf("heartbeat: ping: %w", err)
+}
+
+// publicCause returns err itself where its text is safe to show, since then
+// errors.Is and errors.As go on working; else only the safe part of its text.
+// What net/http and net/textproto say of a malformed response quotes it, and
+// so repeats whatever a server puts there.
+func (e *endpoint) publicCause(err error) error {
+	text := err.Error()
+	safe := text
+	if strings.Contains(text, "malformed") || strings.Contains(text, "Location header") {
+		safe, _, _ = strings.Cut(safe, `"`)
+		safe, _, _ = strings.Cut(safe, " line: ")
+		safe = strings.TrimRight(safe, ": ")
+	}
+	if safe = e.withoutSecrets(safe); safe != text {
+		return errors.New(safe)
+	}
+	return err
+}
