@@ -493,8 +493,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 			if now.Before(wake) {
 				select {
 				case <-ctx.Done():
-					return nil
 				case <-m.clock.After(wake.Sub(now)):
+				}
+				if ctx.Err() != nil {
+					return nil
 				}
 				continue // to look at the clock, and whether a Beat came between
 			}
