@@ -44,7 +44,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -224,7 +223,7 @@ func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, e
 		if first := slices.IndexFunc(settings, func(o setting) bool { return o.url == s.url }); first < i {
 			return nil, fmt.Errorf("heartbeat: %s is the same URL as %s", s.key, settings[first].key)
 		}
-		p, err := NewHTTPPinger(s.url, nil)
+		p, err := newHTTPPinger(s.url, nil)
 		if err != nil {
 			return nil, fmt.Errorf("heartbeat: %s: %w", s.key, err)
 		}
@@ -345,8 +344,6 @@ func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, erro
 	if m.maxSyncAge == 0 {
 		m.maxSyncAge = m.interval
 	}
-	// The difference of two times saturates at MaxInt64, which must stay stale.
-	m.maxSyncAge = min(m.maxSyncAge, math.MaxInt64-1)
 	return m, nil
 }
 

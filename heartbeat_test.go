@@ -288,7 +288,7 @@ func TestS2_RetryFailed(t *testing.T) {
 // S3: where a retry comes less than a minute before the grid point, the next beat
 // waits for that minute, and the grid stays.
 func TestS3_RetryBeforeGridPoint(t *testing.T) {
-	at := offsets(t, 6*time.Minute, heartbeat.Options{Interval: 90 * time.Second}, func(n int) error {
+	at := offsets(t, 6*time.Minute-1, heartbeat.Options{Interval: 90 * time.Second}, func(n int) error {
 		if n == 1 {
 			return errors.New("lost")
 		}

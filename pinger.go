@@ -3,6 +3,7 @@ package heartbeat
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -62,12 +64,19 @@ func (m multiPinger) Ping(ctx context.Context) error {
 	}
 	errs := make([]error, len(m))
 	pingAll(m, func(i int, p Pinger) {
-		if err := pingOnce(ctx, p); err != nil {
-			errs[i] = fmt.Errorf("%s: %w", errorName(p, i), err)
-		}
+		err := errPingerExited
+		defer func() {
+			if err != nil {
+				errs[i] = fmt.Errorf("%s: %w", errorName(p, i), err)
+			}
+		}()
+		err = pingOnce(ctx, p)
 	})
 	return errors.Join(errs...)
 }
+
+// errPingerExited is what becomes of a ping that calls runtime.Goexit.
+var errPingerExited = errors.New("heartbeat: pinger ended its goroutine")
 
 // pingAll calls ping for each target at once and waits for them all. A slow or
 // failing one does not touch the others: so the group's shared context and
@@ -131,6 +140,11 @@ const (
 	maxBody       = 64 << 10  // an answer's bytes that are read, to leave the connection reusable
 	maxHeader     = 64 << 10  // an answer's header bytes that are taken
 	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
+
+	// idleTimeout is below MinInterval, so that no beat goes out on a connection
+	// that the server may just be closing (60 seconds are a usual limit): what is
+	// sent on it then is lost, and must not be repeated.
+	idleTimeout = 30 * time.Second
 
 	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
@@ -228,7 +242,7 @@ type endpoint struct {
 	header    http.Header   // the caller's
 	origin    string        // scheme and host, for errors
 	shown     string        // for logs
-	secrets   []string      // lower-case parts of the URL that no error may repeat
+	secrets   []string      // lower-case parts of the URL and the header that no error may repeat
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
@@ -243,6 +257,15 @@ type endpoint struct {
 // the timeout; one that has left is never repeated. No error has the URL in it,
 // beyond its scheme and host.
 func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
+	p, err := newHTTPPinger(rawURL, opts)
+	if err != nil {
+		return nil, fmt.Errorf("heartbeat: %w", err)
+	}
+	return p, nil
+}
+
+// newHTTPPinger's errors have no prefix yet, for Config to put its key there.
+func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	if opts == nil {
 		opts = &HTTPOptions{}
 	}
@@ -251,7 +274,7 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 		return nil, err
 	}
 	if opts.Timeout < 0 {
-		return nil, fmt.Errorf("heartbeat: ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
+		return nil, fmt.Errorf("ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
 	}
 	if err := checkHeader(opts.Header); err != nil {
 		return nil, err
@@ -262,7 +285,7 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	}
 	req, err := http.NewRequest(strings.ToUpper(method), u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("heartbeat: ping method %q is not an HTTP method; use GET or POST", method)
+		return nil, fmt.Errorf("ping method %q is not an HTTP method; use GET or POST", method)
 	}
 	e := &endpoint{
 		timeout: opts.Timeout,
@@ -270,7 +293,7 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 		header:  opts.Header.Clone(),
 		origin:  u.Scheme + "://" + u.Host,
 		shown:   u.Redacted(),
-		secrets: urlSecrets(u),
+		secrets: secretsOf(u, opts.Header),
 	}
 	if e.timeout == 0 {
 		e.timeout = defaultTimeout
@@ -301,7 +324,7 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 // quote the part they stumble over, which can be a password.
 func parsePingURL(rawURL string) (*url.URL, error) {
 	problem := func(text string) error {
-		return fmt.Errorf("heartbeat: ping URL %s; it must be absolute, such as https://hc-ping.com/your-uuid-here", text)
+		return fmt.Errorf("ping URL %s; it must be absolute, such as https://hc-ping.com/your-uuid-here", text)
 	}
 	if rawURL == "" {
 		return nil, problem("is empty")
@@ -324,6 +347,9 @@ func parsePingURL(rawURL string) (*url.URL, error) {
 	case u.Hostname() == "":
 		return nil, problem("has no host")
 	}
+	if strings.Contains(u.RawQuery, " ") { // one in the path is escaped
+		return nil, problem("has a space in its query; write it as %20")
+	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return nil, problem("has a port outside 1 to 65535")
@@ -339,11 +365,11 @@ func checkHeader(header http.Header) error {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
 			return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 		}) {
-			return fmt.Errorf("heartbeat: %q is not a header's name", name)
+			return errors.New("a header's name is empty or has a character that it must not have, such as a colon or a space")
 		}
 		for _, value := range values {
 			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-				return fmt.Errorf("heartbeat: header %s has a line end or another control character in its value", name)
+				return fmt.Errorf("header %s has a line end or another control character in its value", name)
 			}
 		}
 	}
@@ -358,6 +384,7 @@ func newTransport() *http.Transport {
 		transport = std.Clone()
 	}
 	transport.MaxResponseHeaderBytes = maxHeader
+	transport.IdleConnTimeout = idleTimeout
 	return transport
 }
 
@@ -365,6 +392,9 @@ func newTransport() *http.Transport {
 // headers, from every host but the first.
 func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
+		if connected, ok := req.Context().Value(connectedKey{}).(*atomic.Bool); ok {
+			connected.Store(true) // also with a transport that traces nothing
+		}
 		if len(via) > maxRedirects {
 			return errTooManyRedirects
 		}
@@ -446,12 +476,23 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 
 // send sends the request once, and reports whether any of it may have left.
 func (e *endpoint) send(ctx context.Context) (left bool, err error) {
-	var connecting, connected atomic.Bool // hooks run on the transport's goroutines
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var connecting, connected, waiting atomic.Bool // hooks run on the transport's goroutines
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { connecting.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GetConn: func(string) {
+			connecting.Store(true)
+			if waiting.Load() {
+				// net/http would repeat a GET whose kept connection breaks before
+				// the answer, though the server may have acted on it.
+				cancel(errNoAnswer)
+			}
+		},
+		GotConn:              func(httptrace.GotConnInfo) { connected.Store(true) },
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { waiting.Store(info.Err == nil) },
+		GotFirstResponseByte: func() { waiting.Store(false) },
 	})
-	resp, err := e.client.Do(e.request.Clone(ctx))
+	resp, err := e.client.Do(e.request.Clone(context.WithValue(ctx, connectedKey{}, &connected)))
 	if err != nil {
 		// net/http's transport asks for a connection before it writes to one.
 		// Of another, only an error that stands for a failed dial proves as much.
@@ -461,12 +502,17 @@ func (e *endpoint) send(ctx context.Context) (left bool, err error) {
 	defer resp.Body.Close()
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		drain(resp.Body)
+		if resp.StatusCode != http.StatusSwitchingProtocols { // its body is the connection, with no deadline
+			drain(resp.Body)
+		}
 		return true, &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64))
 	if words, ok := strings.CutPrefix(string(body), "OK ("); ok {
-		words, _, _ = strings.Cut(words, ")")
+		words, _, closed := strings.Cut(words, ")")
+		if !closed { // and so perhaps cut off in the middle of a secret
+			words = "…"
+		}
 		return true, fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+e.withoutSecrets(words)+")")
 	}
 	if err != nil {
@@ -475,6 +521,11 @@ func (e *endpoint) send(ctx context.Context) (left bool, err error) {
 	drain(resp.Body)
 	return true, nil
 }
+
+// connectedKey finds send's connected in a request's context.
+type connectedKey struct{}
+
+var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
 
 func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxBody) }
 
@@ -515,18 +566,41 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 	return max(0, min(until.Sub(now), maxRetryAfter))
 }
 
-// urlSecrets lists what of u is a credential or may hold one. Parts of less than
-// four letters are too common to look for.
-func urlSecrets(u *url.URL) []string {
+// secretsOf lists what of u and header is a credential or may hold one, in the
+// forms that a server or a transport may repeat. Parts of less than four letters
+// are too common to look for.
+func secretsOf(u *url.URL, header http.Header) []string {
 	parts := append(strings.Split(u.EscapedPath(), "/"), strings.Split(u.Path, "/")...)
 	parts = append(parts, u.RawQuery, u.Fragment)
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			value = key
+		}
+		parts = append(parts, value)
+	}
 	for _, values := range u.Query() {
 		parts = append(parts, values...)
 	}
 	if password, ok := u.User.Password(); ok {
-		parts = append(parts, password)
+		// net/http makes a header of the two.
+		parts = append(parts, password, base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
 	}
 	parts = append(parts, u.User.Username())
+	for name, values := range header {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			continue
+		}
+		for _, value := range values {
+			// Most are no credentials: the short ones are words such as "close".
+			if len(value) >= 8 {
+				parts = append(parts, value)
+			}
+			if _, token, ok := strings.Cut(value, " "); ok && len(token) >= 8 { // Bearer …
+				parts = append(parts, token)
+			}
+		}
+	}
 	var secrets []string
 	for _, part := range parts {
 		if len(part) >= 4 {
@@ -536,11 +610,17 @@ func urlSecrets(u *url.URL) []string {
 	return secrets
 }
 
-// withoutSecrets returns text, or a stand-in if it repeats a part of the URL.
+// withoutSecrets returns text, or a stand-in if it repeats a secret. The host's
+// name may be shown, even if a part of the path is the same or a part of it.
 func (e *endpoint) withoutSecrets(text string) string {
-	rest := strings.ReplaceAll(strings.ToLower(text), strings.ToLower(e.request.URL.Hostname()), "")
+	lower, host := strings.ToLower(text), strings.ToLower(e.request.URL.Hostname())
+	withoutHost := strings.ReplaceAll(lower, host, "\x00")
 	for _, secret := range e.secrets {
-		if strings.Contains(rest, secret) {
+		in := lower
+		if strings.Contains(host, secret) {
+			in = withoutHost
+		}
+		if strings.Contains(in, secret) {
 			return "(withheld, since it repeats the ping URL)"
 		}
 	}
@@ -557,20 +637,52 @@ func (e *endpoint) publicError(err error) error {
 	return fmt.Errorf("heartbeat: ping: %w", err)
 }
 
-// publicCause returns err itself where its text is safe to show, since then
-// errors.Is and errors.As go on working; else only the safe part of its text.
-// What net/http and net/textproto say of a malformed response quotes it, and
-// so repeats whatever a server puts there.
+// publicCause returns err itself where all it holds is safe to show, since then
+// errors.Is and errors.As go on working; else the safe part of its text, for
+// errors.Is only.
 func (e *endpoint) publicCause(err error) error {
-	text := err.Error()
-	safe := text
-	if strings.Contains(text, "malformed") || strings.Contains(text, "Location header") {
-		safe, _, _ = strings.Cut(safe, `"`)
-		safe, _, _ = strings.Cut(safe, " line: ")
-		safe = strings.TrimRight(safe, ": ")
+	if e.isPublic(err) {
+		return err
 	}
-	if safe = e.withoutSecrets(safe); safe != text {
-		return errors.New(safe)
-	}
-	return err
+	return &hiddenError{e.publicText(err), func(target error) bool { return errors.Is(err, target) }}
 }
+
+// isPublic reports whether err, and each error that it wraps, is safe to show.
+func (e *endpoint) isPublic(err error) bool {
+	if e.publicText(err) != err.Error() {
+		return false
+	}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		inner := w.Unwrap()
+		return inner == nil || e.isPublic(inner)
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(w.Unwrap(), func(inner error) bool { return !e.isPublic(inner) })
+	}
+	return true
+}
+
+// publicText returns what is safe to show of err's text. What net/http says of a
+// malformed response quotes it, and so repeats, escaped or not, whatever a server
+// puts there; of what comes before the request, it quotes only names.
+func (e *endpoint) publicText(err error) string {
+	text := err.Error()
+	if !isDialError(err) {
+		safe, _, _ := strings.Cut(text, `"`)
+		safe, _, _ = strings.Cut(safe, " line: ")
+		if safe != text {
+			text = strings.TrimRight(safe, ": [(")
+		}
+	}
+	return e.withoutSecrets(text)
+}
+
+// A hiddenError has the safe part of another error's text. errors.As and Unwrap
+// do not get at that error, since they would hand out the rest.
+type hiddenError struct {
+	text string
+	is   func(target error) bool
+}
+
+func (e *hiddenError) Error() string        { return e.text }
+func (e *hiddenError) Is(target error) bool { return e.is(target) }

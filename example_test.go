@@ -1,0 +1,265 @@
+package heartbeat_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+)
+
+// service stands for a monitoring service; a real one has a URL such as
+// https://hc-ping.com/your-uuid-here.
+func service() *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Printf("service: %s %s\n", r.Method, r.URL)
+		io.WriteString(w, "OK")
+	}))
+}
+
+// plainLog shows log lines without what changes from run to run.
+func plainLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == "url" {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// A daemon replicates in one goroutine and supervises itself in another.
+func Example() {
+	server := service()
+	defer server.Close()
+
+	run := func(ctx context.Context, url string) error {
+		db := heartbeat.NewSyncTracker("/data/app.db") // or a *litestream.DB
+		pinger, err := heartbeat.NewHTTPPinger(url, nil)
+		if err != nil {
+			return err
+		}
+		monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, nil)
+		if err != nil {
+			return err
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return monitor.Run(ctx) })
+		g.Go(func() error { return replicate(ctx, db) })
+		return g.Wait()
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	fmt.Println(run(ctx, server.URL+"/your-uuid-here"))
+	// Output: <nil>
+}
+
+// replicate is the daemon's own work.
+func replicate(ctx context.Context, db *heartbeat.SyncTracker) error {
+	for ctx.Err() == nil {
+		db.Record(time.Now())
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+// One check from a cron job, or from a handler.
+func ExampleMonitor_Beat() {
+	server := service()
+	defer server.Close()
+	pinger, err := heartbeat.NewHTTPPinger(server.URL+"/your-uuid-here", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: plainLog()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	monitor.Beat(context.Background())
+	db.Record(time.Now())
+	result := monitor.Beat(context.Background())
+	fmt.Println(result.Outcome)
+	// Output:
+	// level=WARN msg="heartbeat skipped" reason="database not synced" db=/data/app.db
+	// service: GET /your-uuid-here
+	// level=INFO msg="heartbeat sent"
+	// sent
+}
+
+func ExampleSyncTracker() {
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	fmt.Println(db.Path(), db.LastSuccessfulSyncAt().IsZero())
+	db.Record(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) // time.Now(), as a rule
+	fmt.Println(db.LastSuccessfulSyncAt().Format(time.RFC3339))
+	// Output:
+	// /data/app.db true
+	// 2026-01-01T00:00:00Z
+}
+
+// What an operator writes becomes a Monitor. A daemon inlines Config in the
+// struct that it decodes its YAML into.
+func ExampleConfig() {
+	var daemon struct {
+		heartbeat.Config `yaml:",inline"`
+		Databases        []string `yaml:"dbs"`
+	}
+	daemon.URL = "https://hc-ping.com/your-uuid-here"
+	daemon.Interval = 5 * time.Minute
+
+	if !daemon.Enabled() {
+		fmt.Println("heartbeats are off")
+		return
+	}
+	monitor, err := daemon.NewMonitor(nil, nil)
+	fmt.Println(monitor, err)
+
+	daemon.URL = "hc-ping.com/your-uuid-here"
+	_, err = daemon.NewMonitor(nil, nil)
+	fmt.Println(err)
+	// Output:
+	// heartbeat.Monitor(0 databases, 1 targets) <nil>
+	// heartbeat: heartbeat-url: ping URL has no scheme (http or https); it must be absolute, such as https://hc-ping.com/your-uuid-here
+}
+
+// Several services at once: each has its own outcome, log line and retry.
+func ExampleMultiPinger() {
+	first := heartbeat.PingerFunc(func(context.Context) error { return nil })
+	second := heartbeat.PingerFunc(func(context.Context) error { return errors.New("no route to host") })
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	db.Record(time.Now())
+	monitor, err := heartbeat.New(heartbeat.MultiPinger(first, second), []heartbeat.SyncReporter{db},
+		&heartbeat.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	result := monitor.Beat(context.Background())
+	fmt.Println(result.Outcome, result.Err)
+	// Output: failed target 2: no route to host
+}
+
+// An endpoint that wants another method and a token, such as Gatus.
+func ExampleNewHTTPPinger_header() {
+	server := service()
+	defer server.Close()
+	pinger, err := heartbeat.NewHTTPPinger(server.URL+"/api/v1/endpoints/core_app/external?success=true", &heartbeat.HTTPOptions{
+		Method:    http.MethodPost,
+		Header:    http.Header{"Authorization": {"Bearer your-token-here"}},
+		RedactURL: true,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(pinger.Ping(context.Background()))
+	// Output:
+	// service: POST /api/v1/endpoints/core_app/external?success=true
+	// <nil>
+}
+
+// The failure signal tells the service at once, instead of after its grace.
+func ExampleOptions_failPinger() {
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	db := heartbeattest.NewReporter("/data/app.db")
+	db.Set(clock.Now())
+	ok := heartbeat.PingerFunc(func(context.Context) error { return nil })
+	monitor, err := heartbeat.New(ok, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+		FailPinger: ok, // e.g. an HTTPPinger for https://hc-ping.com/your-uuid-here/fail
+		Clock:      clock,
+		Logger:     plainLog(),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 3 {
+		monitor.Beat(context.Background())
+		clock.Advance(6 * time.Minute)
+	}
+	// Output:
+	// level=INFO msg="heartbeat sent"
+	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z
+	// level=INFO msg="heartbeat failure signal sent"
+	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z
+}
+
+// A health check for a load balancer or an orchestrator.
+func ExampleMonitor_Status_healthz() {
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	db := heartbeattest.NewReporter("/data/app.db")
+	db.Set(clock.Now())
+	monitor, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{db}, &heartbeat.Options{Clock: clock})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	healthz := func(w http.ResponseWriter, _ *http.Request) {
+		status := monitor.Status()
+		w.Header().Set("Content-Type", "application/json")
+		if !status.Healthy {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		json.NewEncoder(w).Encode(status)
+	}
+
+	for range 2 {
+		w := httptest.NewRecorder()
+		healthz(w, httptest.NewRequest("GET", "/healthz", nil))
+		fmt.Print(w.Code, " ", w.Body)
+		clock.Advance(time.Hour)
+	}
+	// Output:
+	// 200 {"healthy":true,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}
+	// 503 {"healthy":false,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z","reason":"last sync too old"}]}
+}
+
+// What a daemon's "status" command may print.
+func ExampleMonitor_Status_table() {
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	app, users := heartbeattest.NewReporter("/data/app.db"), heartbeattest.NewReporter("/data/users.db")
+	app.Set(clock.Now().Add(-90 * time.Second))
+	monitor, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{app, users}, &heartbeat.Options{Clock: clock})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "DATABASE\tLAST SYNC\tSTATE")
+	for _, db := range monitor.Status().Databases {
+		age, state := "never", "healthy"
+		if !db.LastSyncAt.IsZero() {
+			age = clock.Now().Sub(db.LastSyncAt).String() + " ago"
+		}
+		if !db.Healthy() {
+			state = string(db.Reason)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", db.Path, age, state)
+	}
+	w.Flush()
+	// Output:
+	// DATABASE        LAST SYNC  STATE
+	// /data/app.db    1m30s ago  healthy
+	// /data/users.db  never      database not synced
+}
