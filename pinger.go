@@ -141,11 +141,6 @@ const (
 	maxHeader     = 64 << 10  // an answer's header bytes that are taken
 	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
 
-	// idleTimeout is below MinInterval, so that no beat goes out on a connection
-	// that the server may just be closing (60 seconds are a usual limit): what is
-	// sent on it then is lost, and must not be repeated.
-	idleTimeout = 30 * time.Second
-
 	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
 
@@ -384,7 +379,9 @@ func newTransport() *http.Transport {
 		transport = std.Clone()
 	}
 	transport.MaxResponseHeaderBytes = maxHeader
-	transport.IdleConnTimeout = idleTimeout
+	// Many servers close a connection that was idle for a minute: just when the
+	// next ping would be written to it. By then it must not be used any more.
+	transport.IdleConnTimeout = MinInterval / 2
 	return transport
 }
 
@@ -435,6 +432,16 @@ func hostPort(u *url.URL) string {
 // RedactURL, its scheme and host only.
 func (p *HTTPPinger) String() string { return p.endpoint.shown }
 
+// Format prints what String returns, for all verbs of package fmt. It is there for
+// an HTTPPinger that is no pointer too, whose endpoint some verbs would print.
+func (p HTTPPinger) Format(f fmt.State, verb rune) {
+	shown := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
+	if p.endpoint != nil {
+		shown = p.endpoint.shown
+	}
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), shown)
+}
+
 // CloseIdleConnections closes the connections that are kept for the next ping,
 // unless the caller's own client holds them. A [Monitor] calls it when Run ends.
 func (p *HTTPPinger) CloseIdleConnections() {
@@ -478,22 +485,32 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 func (e *endpoint) send(ctx context.Context) (left bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var connecting, connected, waiting atomic.Bool // hooks run on the transport's goroutines
+	// The hooks run on the transport's goroutines; that of a request's end may run
+	// after that of its answer's begin.
+	var connecting, connected atomic.Bool
+	var unanswered atomic.Int32
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			connecting.Store(true)
-			if waiting.Load() {
+			if unanswered.Load() > 0 {
 				// net/http would repeat a GET whose kept connection breaks before
 				// the answer, though the server may have acted on it.
 				cancel(errNoAnswer)
 			}
 		},
-		GotConn:              func(httptrace.GotConnInfo) { connected.Store(true) },
-		WroteRequest:         func(info httptrace.WroteRequestInfo) { waiting.Store(info.Err == nil) },
-		GotFirstResponseByte: func() { waiting.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				unanswered.Add(1)
+			}
+		},
+		GotFirstResponseByte: func() { unanswered.Add(-1) },
 	})
 	resp, err := e.client.Do(e.request.Clone(context.WithValue(ctx, connectedKey{}, &connected)))
 	if err != nil {
+		if ue, ok := err.(*url.Error); ok && context.Cause(ctx) == errNoAnswer {
+			ue.Err = errNoAnswer // HTTP/2 would say that ctx was canceled
+		}
 		// net/http's transport asks for a connection before it writes to one.
 		// Of another, only an error that stands for a failed dial proves as much.
 		left := connected.Load() || !connecting.Load() && !isDialError(err)
@@ -552,7 +569,7 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 	value := strings.TrimSpace(resp.Header.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
 		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	} else if errors.Is(err, strconv.ErrRange) {
+	} else if strings.Trim(value, "0123456789") == "" && value != "" { // more than fit
 		return maxRetryAfter
 	}
 	until, err := http.ParseTime(value)

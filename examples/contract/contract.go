@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+)
+
+// What follows compiles only while each exported name has exactly this type.
+
+// The constants are constants, not variables.
+const (
+	_ time.Duration = heartbeat.DefaultInterval
+	_ time.Duration = heartbeat.MinInterval
+
+	_ heartbeat.Outcome = heartbeat.Sent
+	_ heartbeat.Outcome = heartbeat.Skipped
+	_ heartbeat.Outcome = heartbeat.Failed
+
+	_ heartbeat.Reason = heartbeat.ReasonNotSynced
+	_ heartbeat.Reason = heartbeat.ReasonStale
+	_ heartbeat.Reason = heartbeat.ReasonFuture
+	_ heartbeat.Reason = heartbeat.ReasonPanicked
+	_ heartbeat.Reason = heartbeat.ReasonNoDatabases
+	_ heartbeat.Reason = heartbeat.ReasonRateLimited
+)
+
+var (
+	_ = []error{heartbeat.ErrRunning, heartbeat.ErrDuplicatePath, heartbeat.ErrNotAccepted}
+
+	_ func(heartbeat.Pinger, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.New
+	_ func(string) *heartbeat.SyncTracker                                                              = heartbeat.NewSyncTracker
+	_ func(string, *heartbeat.HTTPOptions) (*heartbeat.HTTPPinger, error)                              = heartbeat.NewHTTPPinger
+	_ func(...heartbeat.Pinger) heartbeat.Pinger                                                       = heartbeat.MultiPinger
+
+	_ func(*heartbeat.Monitor, context.Context) error                                                  = (*heartbeat.Monitor).Run
+	_ func(*heartbeat.Monitor, context.Context) heartbeat.Result                                       = (*heartbeat.Monitor).Beat
+	_ func(*heartbeat.Monitor, heartbeat.SyncReporter) error                                           = (*heartbeat.Monitor).Add
+	_ func(*heartbeat.Monitor, string) bool                                                            = (*heartbeat.Monitor).Remove
+	_ func(*heartbeat.Monitor) heartbeat.Status                                                        = (*heartbeat.Monitor).Status
+	_ func(*heartbeat.Monitor, fmt.State, rune)                                                        = (*heartbeat.Monitor).Format
+	_ func(*heartbeat.SyncTracker, time.Time)                                                          = (*heartbeat.SyncTracker).Record
+	_ func(*heartbeat.SyncTracker) string                                                              = (*heartbeat.SyncTracker).Path
+	_ func(*heartbeat.SyncTracker) time.Time                                                           = (*heartbeat.SyncTracker).LastSuccessfulSyncAt
+	_ func(*heartbeat.HTTPPinger, context.Context) error                                               = (*heartbeat.HTTPPinger).Ping
+	_ func(*heartbeat.HTTPPinger) string                                                               = (*heartbeat.HTTPPinger).String
+	_ func(*heartbeat.HTTPPinger)                                                                      = (*heartbeat.HTTPPinger).CloseIdleConnections
+	_ func(*heartbeat.StatusError) string                                                              = (*heartbeat.StatusError).Error
+	_ func(heartbeat.PingerFunc, context.Context) error                                                = heartbeat.PingerFunc.Ping
+	_ func(heartbeat.Outcome) string                                                                   = heartbeat.Outcome.String
+	_ func(heartbeat.Outcome) ([]byte, error)                                                          = heartbeat.Outcome.MarshalText
+	_ func(heartbeat.Result) ([]byte, error)                                                           = heartbeat.Result.MarshalJSON
+	_ func(heartbeat.Result) slog.Value                                                                = heartbeat.Result.LogValue
+	_ func(heartbeat.DatabaseStatus) bool                                                              = heartbeat.DatabaseStatus.Healthy
+	_ func(heartbeat.Config) bool                                                                      = heartbeat.Config.Enabled
+	_ func(heartbeat.Config, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.Config.NewMonitor
+
+	_ func(time.Time) *heartbeattest.Clock                       = heartbeattest.NewClock
+	_ func(*heartbeattest.Clock) time.Time                       = (*heartbeattest.Clock).Now
+	_ func(*heartbeattest.Clock, time.Duration) <-chan time.Time = (*heartbeattest.Clock).After
+	_ func(*heartbeattest.Clock, time.Duration)                  = (*heartbeattest.Clock).Advance
+	_ func(*heartbeattest.Clock, context.Context, int) error     = (*heartbeattest.Clock).BlockUntil
+	_ func(heartbeat.Clock) *heartbeattest.Pinger                = heartbeattest.NewPinger
+	_ func(*heartbeattest.Pinger, context.Context) error         = (*heartbeattest.Pinger).Ping
+	_ func(*heartbeattest.Pinger) []time.Time                    = (*heartbeattest.Pinger).Times
+	_ func(*heartbeattest.Pinger, error)                         = (*heartbeattest.Pinger).Fail
+	_ func(*heartbeattest.Pinger) (release func())               = (*heartbeattest.Pinger).Block
+	_ func(*heartbeattest.Pinger, context.Context, int) error    = (*heartbeattest.Pinger).BlockUntil
+	_ func(string) *heartbeattest.Reporter                       = heartbeattest.NewReporter
+	_ func(*heartbeattest.Reporter, time.Time)                   = (*heartbeattest.Reporter).Set
+	_ func(*heartbeattest.Reporter) string                       = (*heartbeattest.Reporter).Path
+	_ func(*heartbeattest.Reporter) time.Time                    = (*heartbeattest.Reporter).LastSuccessfulSyncAt
+)
+
+// The interfaces ask for these methods and for no other.
+var (
+	_ heartbeat.Clock = (interface {
+		Now() time.Time
+		After(d time.Duration) <-chan time.Time
+	})(nil)
+	_ heartbeat.Pinger = (interface {
+		Ping(ctx context.Context) error
+	})(nil)
+	_ heartbeat.SyncReporter = (interface {
+		Path() string
+		LastSuccessfulSyncAt() time.Time
+	})(nil)
+)
+
+// These types satisfy them.
+var (
+	_ heartbeat.SyncReporter = (*heartbeat.SyncTracker)(nil)
+	_ heartbeat.Pinger       = (*heartbeat.HTTPPinger)(nil)
+	_ heartbeat.Pinger       = heartbeat.PingerFunc(nil)
+	_ error                  = (*heartbeat.StatusError)(nil)
+	_ fmt.Stringer           = (*heartbeat.HTTPPinger)(nil)
+	_ fmt.Stringer           = heartbeat.Outcome(0)
+	_ fmt.Formatter          = (*heartbeat.Monitor)(nil)
+	_ encoding.TextMarshaler = heartbeat.Outcome(0)
+	_ json.Marshaler         = heartbeat.Result{}
+	_ slog.LogValuer         = heartbeat.Result{}
+
+	_ heartbeat.Clock        = (*heartbeattest.Clock)(nil)
+	_ heartbeat.Pinger       = (*heartbeattest.Pinger)(nil)
+	_ heartbeat.SyncReporter = (*heartbeattest.Reporter)(nil)
+)
+
+// The structs have these fields, of these types.
+var (
+	_ = heartbeat.Options{
+		Interval:   time.Duration(0),
+		MaxSyncAge: time.Duration(0),
+		Clock:      heartbeat.Clock(nil),
+		Logger:     (*slog.Logger)(nil),
+		FailPinger: heartbeat.Pinger(nil),
+		OnResult:   (func(heartbeat.Result))(nil),
+	}
+	_ = heartbeat.HTTPOptions{
+		Client:    (*http.Client)(nil),
+		Timeout:   time.Duration(0),
+		Method:    string(""),
+		Header:    http.Header(nil),
+		RedactURL: false,
+	}
+	_ = heartbeat.StatusError{
+		Code:       int(0),
+		RetryAfter: time.Duration(0),
+	}
+	_ = heartbeat.Result{
+		Time:      time.Time{},
+		Outcome:   heartbeat.Outcome(int(0)),
+		Reason:    heartbeat.Reason(string("")),
+		Databases: int(0),
+		Unhealthy: []heartbeat.DatabaseStatus(nil),
+		Err:       error(nil),
+	}
+	_ = heartbeat.DatabaseStatus{
+		Path:       string(""),
+		LastSyncAt: time.Time{},
+		Reason:     heartbeat.Reason(""),
+	}
+	_ = heartbeat.Status{
+		Healthy:    false,
+		LastResult: heartbeat.Result{},
+		LastSentAt: time.Time{},
+		Databases:  []heartbeat.DatabaseStatus(nil),
+	}
+	_ = heartbeat.Config{
+		URL:      string(""),
+		URLs:     []string(nil),
+		Interval: time.Duration(0),
+		FailURL:  string(""),
+	}
+)

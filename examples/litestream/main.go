@@ -1,0 +1,77 @@
+// The litestream example is a small replication daemon made of real parts:
+// Litestream as a library, SQLite, and a heartbeat that leaves only while every
+// database is known to be in its replica.
+//
+//	go run .               demonstrates it on faults, in less than a minute
+//	go run . -config FILE  is the daemon, until SIGINT or SIGTERM
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit statuses, beside 0.
+const (
+	exitFailed = 1 // a stage was not observed, or a last sync failed
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Once told to stop, a second signal ends the process at once, even while a
+	// last sync waits for a replica that does not answer.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (status int) {
+	flags := flag.NewFlagSet("litestream", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	configPath := flags.String("config", "", "replicate the databases in this YAML `file`; without it, a demonstration runs")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return exitUsage
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "unexpected argument %q; the configuration goes after -config\n", flags.Arg(0))
+		return exitUsage
+	}
+
+	if flags.NFlag() == 0 { // not: -config "", as a script's unset variable makes it
+		if err := demonstrate(ctx, stdout); err != nil {
+			fmt.Fprintln(stderr, err)
+			return exitFailed
+		}
+		return 0
+	}
+
+	cfg, err := loadConfig(*configPath)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	d, err := newDaemon(cfg, options{
+		logger: logger,
+		// Litestream tells each compaction at INFO; what it warns of is enough here.
+		litestreamLogger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", *configPath, err)
+		return exitUsage
+	}
+	if err := d.run(ctx); err != nil {
+		logger.Error("daemon failed", "error", err)
+		return exitFailed
+	}
+	return 0
+}

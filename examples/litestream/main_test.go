@@ -1,0 +1,434 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// asProgram makes the test binary run main instead of its tests, so that a test
+// can send real signals to the real program.
+const asProgram = "LITESTREAM_EXAMPLE_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// patience is for conditions that real databases and goroutines bring about; it
+// is never waited for when all is well.
+const patience = time.Minute
+
+func eventually(t *testing.T, condition func() bool, message string) {
+	t.Helper()
+	require.Eventually(t, condition, patience, 10*time.Millisecond, message)
+}
+
+// A buffer is a bytes.Buffer that may be read while it is written to.
+type buffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *buffer) has(parts ...string) bool {
+	for line := range strings.Lines(b.String()) {
+		all := true
+		for _, part := range parts {
+			all = all && strings.Contains(line, part)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// A system is a running daemon on the fast clock, with a receiver.
+type system struct {
+	t        *testing.T
+	dir      string
+	cfg      *config
+	clock    fastClock
+	receiver *receiver
+	log      *buffer
+	daemon   *daemon
+
+	mu      sync.Mutex
+	results []heartbeat.Result
+}
+
+// start starts a daemon that replicates a database of each name, of which it
+// makes those that do not begin with "missing".
+func start(t *testing.T, names ...string) *system {
+	t.Helper()
+	s := &system{t: t, dir: t.TempDir(), clock: fastClock{time.Now()}, log: &buffer{}}
+	var err error
+	s.receiver, err = newReceiver()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.receiver.down()) })
+
+	s.cfg = &config{Config: heartbeat.Config{URL: s.receiver.url(), Interval: demoInterval}}
+	for _, name := range names {
+		if !strings.HasPrefix(name, "missing") {
+			require.NoError(t, createDB(t.Context(), s.path(name)))
+		}
+		s.cfg.DBs = append(s.cfg.DBs, dbConfig{
+			Path:    s.path(name),
+			Replica: replicaConfig{URL: "file://" + s.replica(name), SyncInterval: syncInterval(demoSync)},
+		})
+	}
+	s.run()
+	return s
+}
+
+func (s *system) path(name string) string    { return filepath.Join(s.dir, name) }
+func (s *system) replica(name string) string { return filepath.Join(s.dir, "replica", name) }
+
+func (s *system) run() {
+	s.t.Helper()
+	var err error
+	s.daemon, err = newDaemon(s.cfg, options{
+		logger:           slog.New(slog.NewTextHandler(s.log, nil)),
+		litestreamLogger: slog.New(slog.DiscardHandler),
+		clock:            s.clock,
+		monitorInterval:  demoSync,
+		onResult: func(r heartbeat.Result) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.results = append(s.results, r)
+		},
+	})
+	require.NoError(s.t, err)
+	ctx, cancel := context.WithCancel(s.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.daemon.run(ctx) }()
+	s.t.Cleanup(func() {
+		cancel()
+		<-done // its last sync may fail, where the test broke something
+		if s.t.Failed() {
+			s.t.Log(s.log.String())
+		}
+	})
+}
+
+// count counts the results so far that began after a time, with that outcome.
+func (s *system) count(outcome heartbeat.Outcome, after time.Time) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.results {
+		if r.Outcome == outcome && r.Time.After(after) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestDaemon_allSynced(t *testing.T) {
+	t.Parallel()
+	s := start(t, "a.db", "b.db")
+	eventually(t, func() bool { return s.receiver.got.Load() > 0 }, "no ping arrived")
+	eventually(t, func() bool { return s.log.has(`level=INFO msg="heartbeat sent" url=` + s.receiver.url()) }, "no log line")
+	assert.FileExists(t, filepath.Join(s.replica("a.db"), "ltx", "0", "0000000000000001-0000000000000001.ltx"))
+}
+
+func TestDaemon_oneNeverSynced(t *testing.T) {
+	t.Parallel()
+	s := start(t, "a.db", "missing.db")
+	eventually(t, func() bool {
+		return !s.daemon.reporters[0].LastSuccessfulSyncAt().IsZero() && s.count(heartbeat.Skipped, time.Time{}) >= 3
+	}, "no beats")
+	since := s.clock.Now()
+	eventually(t, func() bool { return s.count(heartbeat.Skipped, since) >= 2 }, "no beats")
+	assert.Zero(t, s.receiver.got.Load(), "pinged though a database has never synced")
+	assert.True(t, s.log.has("level=WARN", `msg="heartbeat skipped" reason="database not synced"`, "db="+s.path("missing.db")), s.log)
+	assert.True(t, s.daemon.reporters[1].LastSuccessfulSyncAt().IsZero())
+}
+
+// A database whose replica cannot be reached is not opened; it is watched all
+// the same, and the others are replicated.
+func TestDaemon_oneFailsToOpen(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	nobody := listener.Addr().String()
+	require.NoError(t, listener.Close())
+
+	s := &system{t: t, dir: t.TempDir(), clock: fastClock{time.Now()}, log: &buffer{}}
+	s.receiver, err = newReceiver()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.receiver.down()) })
+	require.NoError(t, createDB(t.Context(), s.path("a.db")))
+	require.NoError(t, createDB(t.Context(), s.path("b.db")))
+	s.cfg = &config{
+		Config: heartbeat.Config{URL: s.receiver.url(), Interval: demoInterval},
+		DBs: []dbConfig{
+			{Path: s.path("a.db"), Replica: replicaConfig{URL: "nats://" + nobody + "/bucket"}},
+			{Path: s.path("b.db"), Replica: replicaConfig{URL: "file://" + s.replica("b.db"), SyncInterval: syncInterval(demoSync)}},
+		},
+	}
+	s.run()
+	eventually(t, func() bool { return s.log.has("level=ERROR", `msg="database not opened"`, "db="+s.path("a.db")) }, "no error")
+	eventually(t, func() bool { return !s.daemon.reporters[1].LastSuccessfulSyncAt().IsZero() }, "the other is not replicated")
+	since := s.clock.Now()
+	eventually(t, func() bool { return s.count(heartbeat.Skipped, since) >= 2 }, "no beats")
+	assert.Zero(t, s.receiver.got.Load(), "pinged though a database is not open")
+	assert.True(t, s.log.has(`msg="heartbeat skipped" reason="database not synced"`, "db="+s.path("a.db")), s.log)
+}
+
+func TestDaemon_idleReplicaRemoved(t *testing.T) {
+	t.Parallel()
+	s := start(t, "busy.db", "idle.db")
+	ctx, cancel := context.WithCancel(t.Context())
+	written := make(chan error, 1)
+	go func() { written <- write(ctx, s.path("busy.db"), 20*time.Millisecond) }()
+	defer func() {
+		cancel()
+		assert.NoError(t, <-written)
+	}()
+	eventually(t, func() bool { return s.receiver.got.Load() > 0 }, "no ping arrived")
+
+	require.NoError(t, os.Rename(s.replica("idle.db"), s.path("away")))
+	removed := s.clock.Now()
+	eventually(t, func() bool { return s.count(heartbeat.Skipped, removed.Add(demoInterval)) >= 2 }, "beats go on")
+	assert.Zero(t, s.count(heartbeat.Sent, removed.Add(demoInterval)), "a beat was sent more than an interval after the removal")
+	assert.True(t, s.log.has("level=WARN", `msg="heartbeat skipped" reason="last sync too old"`, "db="+s.path("idle.db"), "last_sync="), s.log)
+	assert.True(t, s.log.has("level=WARN", `msg="replica check failed"`, "db="+s.path("idle.db")), s.log)
+
+	require.NoError(t, os.Rename(s.path("away"), s.replica("idle.db")))
+	repaired := s.clock.Now()
+	eventually(t, func() bool { return s.count(heartbeat.Sent, repaired) > 0 }, "beats do not come back")
+	assert.True(t, s.log.has(`msg="replica check passed again"`, "db="+s.path("idle.db")), s.log)
+}
+
+func TestDaemon_databaseFileDeleted(t *testing.T) {
+	t.Parallel()
+	s := start(t, "a.db", "b.db")
+	eventually(t, func() bool { return s.receiver.got.Load() > 0 }, "no ping arrived")
+
+	require.NoError(t, os.Remove(s.path("a.db")))
+	removed := s.clock.Now()
+	eventually(t, func() bool { return s.count(heartbeat.Skipped, removed.Add(demoInterval)) >= 2 }, "beats go on")
+	assert.Zero(t, s.count(heartbeat.Sent, removed.Add(demoInterval)))
+	assert.True(t, s.log.has(`msg="heartbeat skipped" reason="last sync too old"`, "db="+s.path("a.db")), s.log)
+}
+
+// A *litestream.DB is a SyncReporter with nothing between.
+func TestPlainDB(t *testing.T) {
+	t.Parallel()
+	db := openDB(t)
+	pinger := heartbeattest.NewPinger(nil)
+	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+
+	result := monitor.Beat(t.Context())
+	assert.Equal(t, heartbeat.ReasonNotSynced, result.Reason)
+	assert.Empty(t, pinger.Times())
+
+	require.NoError(t, db.SyncAndWait(t.Context()))
+	assert.Equal(t, heartbeat.Sent, monitor.Beat(t.Context()).Outcome)
+	assert.Len(t, pinger.Times(), 1)
+	assert.Equal(t, db.LastSuccessfulSyncAt(), monitor.Status().Databases[0].LastSyncAt)
+}
+
+func TestRun_noHeartbeatURL(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
+	configPath := filepath.Join(dir, "config.yml")
+	writeFile(t, configPath, "dbs:\n  - path: "+dir+"/app.db\n    replica:\n      url: file://"+dir+"/replica\n")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	log := &buffer{}
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, []string{"-config", configPath}, io.Discard, log) }()
+	eventually(t, func() bool { return log.has(`level=WARN msg="heartbeats are off" reason="no heartbeat-url"`) }, "not said")
+	eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
+	cancel()
+	assert.Zero(t, <-done, log)
+	assert.Equal(t, rows(t, dir+"/app.db"), rows(t, restore(t, dir+"/replica")))
+}
+
+func TestProgram_signals(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			dbPath := filepath.Join(dir, "app.db")
+			require.NoError(t, createDB(t.Context(), dbPath))
+			configPath := filepath.Join(dir, "config.yml")
+			writeFile(t, configPath, "heartbeat-url: http://127.0.0.1:1/secret\nheartbeat-interval: 1m\n"+
+				"dbs:\n  - path: "+dbPath+"\n    replica:\n      url: file://"+dir+"/replica\n      sync-interval: 1s\n")
+
+			log := &buffer{}
+			program := exec.CommandContext(t.Context(), os.Args[0], "-config", configPath)
+			program.Env = append(os.Environ(), asProgram+"=1")
+			program.Stderr = log
+			require.NoError(t, program.Start())
+			eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
+
+			// The last write comes so late that only a last sync can have copied it.
+			db, err := sql.Open("sqlite", "file:"+dbPath+"?_pragma=busy_timeout(10000)")
+			require.NoError(t, err)
+			_, err = db.ExecContext(t.Context(), `INSERT INTO event VALUES ('the last');`)
+			require.NoError(t, err)
+			require.NoError(t, program.Process.Signal(signal))
+			require.NoError(t, program.Wait(), log)
+			require.NoError(t, db.Close())
+
+			assert.True(t, log.has(`level=WARN msg="heartbeat skipped" reason="database not synced"`, "db="+dbPath), log)
+			assert.True(t, log.has(`level=INFO msg="databases closed" databases=1`), log)
+			restored := rows(t, restore(t, dir+"/replica"))
+			assert.Contains(t, restored, "the last")
+			assert.Equal(t, rows(t, dbPath), restored)
+		})
+	}
+}
+
+func TestDemonstration(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	var out, errs buffer
+	require.Zero(t, run(t.Context(), nil, &out, &errs), "%s%s", &out, &errs)
+	assert.Empty(t, errs.String())
+	assert.Equal(t, 5, strings.Count(out.String(), "→ observed:"))
+	assert.Contains(t, out.String(), `level=INFO msg="heartbeat sent" url=http://127.0.0.1:`)
+	assert.Contains(t, out.String(), `level=WARN msg="heartbeat skipped" reason="last sync too old" db=`+dir)
+	assert.Contains(t, out.String(), "connection refused")
+	assert.NotContains(t, out.String(), "level=INFO msg=\"sync recovered\"", "Litestream's own lines are not to be shown")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, entries, "something was left behind")
+}
+
+func TestDemonstration_interrupted(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs buffer
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, nil, &out, &errs) }()
+	eventually(t, func() bool { return out.has("2. The demonstration") }, "no second stage")
+	cancel()
+	assert.Equal(t, exitFailed, <-done)
+	assert.Equal(t, "after 1 of 5 stages: interrupted before this was observed: a skipped beat that names the idle database\n", errs.String())
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Empty(t, entries, "something was left behind")
+}
+
+func TestRun_commandLine(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"-h"}, 0, "-config file"},
+		{[]string{"-nonsense"}, exitUsage, "flag provided but not defined: -nonsense"},
+		{[]string{"config.yml"}, exitUsage, `unexpected argument "config.yml"; the configuration goes after -config`},
+	} {
+		var errs buffer
+		assert.Equal(t, test.status, run(t.Context(), test.args, io.Discard, &errs), test.args)
+		assert.Contains(t, errs.String(), test.want)
+	}
+}
+
+// openDB returns an open database with a replica, both of which sync only when
+// they are told to.
+func openDB(t *testing.T) *litestream.DB {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
+	db, err := newDB(dbConfig{Path: filepath.Join(dir, "app.db"), Replica: replicaConfig{URL: "file://" + filepath.Join(dir, "replica")}})
+	require.NoError(t, err)
+	db.SetLogger(slog.New(slog.DiscardHandler))
+	db.MonitorInterval = 0
+	db.Replica.MonitorEnabled = false
+	db.ShutdownSyncTimeout = 0
+	require.NoError(t, db.Open())
+	t.Cleanup(func() { _ = db.Close(context.Background()) }) // fails where the test broke something
+	return db
+}
+
+func insert(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), `INSERT INTO event VALUES (datetime());`)
+	require.NoError(t, errors.Join(err, db.Close()))
+}
+
+func ltxFiles(t *testing.T, replica string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(replica, "ltx", "0", "*.ltx"))
+	require.NoError(t, err)
+	return names
+}
+
+func restore(t *testing.T, replica string) (path string) {
+	t.Helper()
+	client, err := replicaClient("file://" + replica)
+	require.NoError(t, err)
+	client.SetLogger(slog.New(slog.DiscardHandler))
+	opts := litestream.NewRestoreOptions()
+	opts.OutputPath = filepath.Join(t.TempDir(), "restored.db")
+	require.NoError(t, litestream.NewReplicaWithClient(nil, client).Restore(t.Context(), opts))
+	return opts.OutputPath
+}
+
+func rows(t *testing.T, path string) (events []string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path)
+	require.NoError(t, err)
+	defer db.Close()
+	found, err := db.QueryContext(t.Context(), `SELECT at FROM event ORDER BY rowid;`)
+	require.NoError(t, err)
+	defer found.Close()
+	for found.Next() {
+		var at string
+		require.NoError(t, found.Scan(&at))
+		events = append(events, at)
+	}
+	require.NoError(t, found.Err())
+	require.NotEmpty(t, events)
+	return events
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+}

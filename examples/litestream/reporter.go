@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/superfly/ltx"
+)
+
+// A *litestream.DB is a SyncReporter as it stands. It is not used as one here,
+// since its LastSuccessfulSyncAt goes on advancing while an idle database's
+// replica is gone, or its file was deleted: there is nothing to copy, so nothing
+// fails.
+var (
+	_ heartbeat.SyncReporter = (*litestream.DB)(nil)
+	_ heartbeat.SyncReporter = (*reporter)(nil)
+)
+
+const (
+	// checksPerBeat is how often a reporter checks in the time between two
+	// heartbeats, which is also how old a sync may get. Under load a check proves
+	// what the one before saw: so a sync may be two checks old, and with four to a
+	// beat, one check that fails costs no heartbeat. More would cost more: each
+	// lists the replica eleven times, which S3 charges for.
+	checksPerBeat = 4
+
+	// replicaTimeout bounds the questions to the replica of one check. It is on
+	// the system's clock, as the network is.
+	replicaTimeout = 10 * time.Second
+)
+
+// A reporter records a sync only when it has seen for itself that the replica
+// holds all that the database held: Litestream must go on syncing, the file
+// must still be the one it opened, and the replica must be at the database's
+// position and restorable up to it.
+type reporter struct {
+	*heartbeat.SyncTracker
+	db     *litestream.DB
+	clock  heartbeat.Clock
+	every  time.Duration // between two checks, on clock
+	logger *slog.Logger
+
+	syncedAt     time.Time // what Litestream says, on the system's clock
+	syncedSeenAt time.Time // when that was seen to have changed, on clock
+	goal         position
+	failing      bool
+}
+
+// A position is one that the database was at, and that the replica is to reach.
+type position struct {
+	txID ltx.TXID
+	at   time.Time
+}
+
+func newReporter(db *litestream.DB, clock heartbeat.Clock, every time.Duration, logger *slog.Logger) *reporter {
+	return &reporter{
+		SyncTracker: heartbeat.NewSyncTracker(db.Path()),
+		db:          db,
+		clock:       clock,
+		every:       every,
+		logger:      logger,
+	}
+}
+
+// run checks until ctx is done. It has a goroutine of its own, since a check asks
+// the replica, and the monitor must never wait for that.
+func (r *reporter) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.check(ctx)
+		if err != nil && ctx.Err() == nil && !r.failing { // cut short, it says nothing
+			r.logger.Warn("replica check failed", "db", r.Path(), "error", err)
+			r.failing = true
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.clock.After(r.every):
+		}
+	}
+}
+
+// check records a sync if it can prove one. It returns nil also while writes
+// are on their way to the replica, which is no fault.
+func (r *reporter) check(ctx context.Context) error {
+	at := r.clock.Now()
+
+	// Without this, a database whose own sync loop is broken would seem not to
+	// have changed.
+	if err := r.db.Sync(ctx); err != nil {
+		return fmt.Errorf("sync of the database: %w", err)
+	}
+	info, err := os.Stat(r.Path())
+	if err != nil {
+		return err
+	}
+	// FileInfo is of when Litestream opened the file. Litestream, which holds it
+	// open, would not notice.
+	if opened := r.db.FileInfo(); opened == nil || !os.SameFile(opened, info) {
+		return errors.New("the database file is not the one that was opened; restart to replicate it")
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, replicaTimeout)
+	defer cancel()
+	status, err := r.db.SyncStatus(ctx)
+	if err != nil {
+		return err
+	}
+	if status.RemoteTXID > 0 {
+		// A replica that was destroyed is in sync again after the next write, and
+		// holds no more than that.
+		_, err := litestream.CalcRestorePlan(ctx, r.db.Replica.Client, status.RemoteTXID, time.Time{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return fmt.Errorf("replica cannot be restored: %w", err)
+		}
+	}
+
+	// What is committed and copied meanwhile moves the database on, too.
+	after, err := r.db.Pos()
+	if err != nil {
+		return fmt.Errorf("local position: %w", err)
+	}
+
+	// Times of Litestream are on the system's clock, and cannot be compared with
+	// this one's: what counts is when they change.
+	if syncedAt := r.db.LastSuccessfulSyncAt(); !syncedAt.Equal(r.syncedAt) {
+		r.syncedAt, r.syncedSeenAt = syncedAt, at
+	}
+	return r.judge(at, status.LocalTXID, status.RemoteTXID, after.TXID)
+}
+
+// judge records the sync that these positions prove: of the database at that
+// time, of the replica, and of the database after it.
+func (r *reporter) judge(at time.Time, local, remote, after ltx.TXID) error {
+	goal := r.goal
+	switch {
+	case local > 0 && remote >= local && remote <= after:
+		r.goal = position{}
+		r.record(at)
+		return nil
+	case goal.txID == 0 || goal.txID > local: // the first behind, or Litestream began anew
+		r.goal = position{local, at}
+		return nil
+	case remote >= goal.txID && remote <= after:
+		// A database under load is always ahead of its replica, which yet has all
+		// that the database had at an earlier check.
+		r.goal = position{local, at}
+		r.record(goal.at)
+		return nil
+	}
+	return fmt.Errorf("replica is at transaction %d, the database at %d", remote, local)
+}
+
+// record records a sync at that time, or when Litestream was last seen to sync,
+// if that is earlier.
+func (r *reporter) record(at time.Time) {
+	if r.syncedSeenAt.Before(at) {
+		at = r.syncedSeenAt
+	}
+	if r.failing {
+		r.logger.Info("replica check passed again", "db", r.Path())
+		r.failing = false
+	}
+	r.Record(at)
+}

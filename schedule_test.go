@@ -1,0 +1,380 @@
+package heartbeat_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/go-heartbeat/heartbeat"
+)
+
+var (
+	histories  = flag.Int("heartbeat.histories", 60, "how many random histories TestSchedule runs")
+	seed       = flag.Uint64("heartbeat.seed", 0, "the one history that TestSchedule runs; 0: -heartbeat.histories of them")
+	errRefused = errors.New("connection refused")
+)
+
+const day = 24 * time.Hour
+
+// A happening is one thing that goes on in a history, from a time after its
+// start to another. The kinds are "database" (it is in the Monitor's set),
+// "outage" (that database does not sync; from below zero: it never has), "loss"
+// and "slow" (of a target's pings), and "beat" (somebody calls Beat).
+type happening struct {
+	kind     string
+	who      int // a database or a target
+	from, to time.Duration
+	slow     time.Duration
+}
+
+func (h happening) String() string {
+	switch h.kind {
+	case "beat":
+		return fmt.Sprintf("%v: Beat is called", h.from)
+	case "slow":
+		return fmt.Sprintf("%v to %v: pings of target %d take %v", h.from, h.to, h.who, h.slow)
+	}
+	return fmt.Sprintf("%v to %v: %s of %d", h.from, h.to, h.kind, h.who)
+}
+
+func (h happening) covers(e time.Duration) bool { return h.from <= e && e < h.to }
+
+// A history is a day in the life of a Monitor.
+type history struct {
+	interval, maxAge time.Duration
+	targets          int
+	happenings       []happening
+}
+
+func (h history) String() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "interval %v, MaxSyncAge %v, %d targets\n", h.interval, h.maxAge, h.targets)
+	for _, what := range h.happenings {
+		fmt.Fprintf(&s, "  %v\n", what)
+	}
+	return s.String()
+}
+
+func newHistory(seed uint64) history {
+	r := rand.New(rand.NewPCG(seed, 0))
+	// Nanoseconds keep two happenings from falling on one moment.
+	upTo := func(d time.Duration) time.Duration { return 1 + time.Duration(r.Int64N(int64(d))) }
+	h := history{interval: time.Minute + upTo(29*time.Minute), targets: 1 + r.IntN(3)}
+	if r.IntN(2) == 0 {
+		h.interval = h.interval.Truncate(time.Minute)
+	}
+	h.maxAge = h.interval
+	if r.IntN(2) == 0 {
+		h.maxAge = time.Minute + upTo(2*h.interval)
+	}
+	databases := r.IntN(5)
+	for db := range databases {
+		p := happening{kind: "database", who: db, to: 2 * day}
+		if r.IntN(2) == 0 {
+			p.from = upTo(day)
+		}
+		if r.IntN(2) == 0 {
+			p.to = p.from + upTo(day)
+		}
+		h.happenings = append(h.happenings, p)
+	}
+	some := func(kind string, n, who int, longest time.Duration) {
+		for range r.IntN(n + 1) {
+			from := upTo(day)
+			h.happenings = append(h.happenings, happening{kind, r.IntN(max(1, who)), from, from + upTo(longest), upTo(59 * time.Second)})
+		}
+	}
+	some("outage", 2*databases, databases, 3*time.Hour)
+	some("loss", 6, h.targets, 2*time.Hour)
+	some("slow", 6, h.targets, 6*time.Hour)
+	some("beat", 30, 1, 1)
+	if r.IntN(4) == 0 {
+		h.happenings = append(h.happenings, happening{kind: "outage", from: -1, to: upTo(time.Hour)})
+	}
+	return h
+}
+
+// lastSync is when the database last synced as of e; negative: never.
+func (h history) lastSync(db int, e time.Duration) time.Duration {
+	for i := 0; i < len(h.happenings); i++ {
+		if o := h.happenings[i]; o.kind == "outage" && o.who == db && o.from < e && e < o.to {
+			e, i = o.from, -1 // an earlier one may reach up to that
+		}
+	}
+	return e
+}
+
+// healthy is the model of a check.
+func (h history) healthy(e time.Duration) bool {
+	any := false
+	for _, p := range h.happenings {
+		if p.kind != "database" || !p.covers(e) {
+			continue
+		}
+		any = true
+		if at := h.lastSync(p.who, e); at < 0 || e-at > h.maxAge {
+			return false
+		}
+	}
+	return any
+}
+
+// stretches returns the spans of time in which all is healthy.
+func (h history) stretches() (spans [][2]time.Duration) {
+	marks := []time.Duration{0, day}
+	for _, p := range h.happenings {
+		marks = append(marks, p.from, p.to, p.from+h.maxAge)
+	}
+	marks = slices.DeleteFunc(marks, func(e time.Duration) bool { return e < 0 || e > day })
+	slices.Sort(marks)
+	for i, from := range marks[:len(marks)-1] {
+		to := marks[i+1]
+		if !h.healthy(from + (to-from)/2) {
+			continue
+		}
+		if n := len(spans); n > 0 && spans[n-1][1] == from {
+			spans[n-1][1] = to
+		} else {
+			spans = append(spans, [2]time.Duration{from, to})
+		}
+	}
+	return spans
+}
+
+// A witness records what the Monitor did, in times since the start.
+type witness struct {
+	mu       sync.Mutex
+	attempts [][]time.Duration // of each target
+	failed   map[time.Duration]bool
+	lines    map[string]int // that were logged
+	want     map[string]int // that should have been
+	problems []string
+}
+
+func (w *witness) problem(format string, args ...any) {
+	w.problems = append(w.problems, fmt.Sprintf(format, args...))
+}
+
+func (w *witness) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (w *witness) WithAttrs([]slog.Attr) slog.Handler           { return w }
+func (w *witness) WithGroup(string) slog.Handler                { return w }
+func (w *witness) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if slices.Contains([]string{"url", "error", "reason", "db"}, a.Key) {
+			line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		}
+		return true
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lines[fmt.Sprintf("%d %s", r.Time.UnixNano(), line)]++
+	return nil
+}
+
+func (w *witness) expect(line string, args ...any) {
+	w.want[fmt.Sprintf("%d %s", time.Now().UnixNano(), fmt.Sprintf(line, args...))]++
+}
+
+type historyDB struct {
+	history
+	who   int
+	start time.Time
+}
+
+func (d historyDB) Path() string { return fmt.Sprint("db", d.who) }
+func (d historyDB) LastSuccessfulSyncAt() time.Time {
+	if at := d.lastSync(d.who, time.Since(d.start)); at >= 0 {
+		return d.start.Add(at)
+	}
+	return time.Time{}
+}
+
+// A historyTarget is a Pinger that lives through a history.
+type historyTarget struct {
+	history
+	*witness
+	who   int
+	start time.Time
+}
+
+func (p historyTarget) String() string { return fmt.Sprint("target", p.who) }
+func (p historyTarget) Ping(ctx context.Context) error {
+	began := time.Since(p.start)
+	var wait time.Duration
+	var err error
+	for _, l := range p.happenings {
+		if l.who == p.who && l.covers(began) {
+			switch l.kind {
+			case "loss":
+				err = errRefused
+			case "slow":
+				wait = max(wait, l.slow)
+			}
+		}
+	}
+	p.mu.Lock()
+	p.attempts[p.who] = append(p.attempts[p.who], began)
+	if !p.healthy(began) {
+		p.problem("ping of target %d at %v while a database is unhealthy", p.who, began)
+	}
+	p.mu.Unlock()
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+		return ctx.Err() // at the end of the day: no line
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.failed[began] = true
+		p.expect("ERROR heartbeat failed url=%v error=%v", p, err)
+	} else {
+		p.expect("INFO heartbeat sent url=%v", p)
+	}
+	return err
+}
+
+// run lives through the history in a bubble, and returns what was wrong.
+func (h history) run(t *testing.T) []string {
+	w := &witness{attempts: make([][]time.Duration, h.targets), failed: map[time.Duration]bool{}, lines: map[string]int{}, want: map[string]int{}}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var pingers []heartbeat.Pinger
+		for who := range h.targets {
+			pingers = append(pingers, historyTarget{h, w, who, start})
+		}
+		monitor, err := heartbeat.New(heartbeat.MultiPinger(pingers...), nil, &heartbeat.Options{
+			Interval: h.interval, MaxSyncAge: h.maxAge, Logger: slog.New(w),
+			OnResult: func(r heartbeat.Result) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				switch {
+				case r.Outcome == heartbeat.Skipped && len(r.Unhealthy) > 0:
+					w.expect("WARN heartbeat skipped reason=%v db=%v", r.Unhealthy[0].Reason, r.Unhealthy[0].Path)
+				case r.Outcome == heartbeat.Skipped && r.Reason != heartbeat.ReasonRateLimited:
+					w.expect("WARN heartbeat skipped reason=%v", r.Reason)
+				}
+			},
+		})
+		require.NoError(t, err)
+		// Not on a grid point: a ping that ends with ctx may have its line or not.
+		ctx, cancel := context.WithDeadline(t.Context(), start.Add(day+time.Second+1))
+		defer cancel()
+
+		type step struct {
+			at time.Duration
+			do func()
+		}
+		var steps []step
+		var beats sync.WaitGroup
+		for _, p := range h.happenings {
+			switch p.kind {
+			case "database":
+				db := historyDB{h, p.who, start}
+				steps = append(steps, step{p.from, func() { require.NoError(t, monitor.Add(db)) }},
+					step{p.to, func() { require.True(t, monitor.Remove(db.Path())) }})
+			case "beat":
+				steps = append(steps, step{p.from, func() { beats.Go(func() { monitor.Beat(ctx) }) }})
+			}
+		}
+		slices.SortStableFunc(steps, func(a, b step) int { return cmp.Compare(a.at, b.at) })
+		running := false
+		for _, s := range append(steps, step{day, func() {}}) {
+			if s.at > 0 && !running {
+				running = true
+				beats.Go(func() { require.NoError(t, monitor.Run(ctx)) })
+			}
+			if s.at > day {
+				break
+			}
+			time.Sleep(time.Until(start.Add(s.at)))
+			s.do()
+		}
+		beats.Wait()
+	})
+
+	for who, attempts := range w.attempts {
+		for i := 1; i < len(attempts); i++ {
+			if gap := attempts[i] - attempts[i-1]; gap < heartbeat.MinInterval {
+				w.problem("attempts on target %d at %v and %v later", who, attempts[i-1], gap)
+			}
+		}
+		// In a healthy stretch, no time of interval + MinInterval is without an
+		// attempt on each target, whatever becomes of those attempts. One of
+		// Run's that failed is made again a minute later, or two where a Beat was in
+		// its way.
+		for _, s := range h.stretches() {
+			last := s[0]
+			for _, at := range append(slices.Clone(attempts), s[1]) {
+				if at < s[0] || at > s[1] {
+					continue
+				}
+				limit := h.interval + heartbeat.MinInterval
+				if w.failed[last] && h.targets == 1 && !slices.ContainsFunc(h.happenings, func(p happening) bool {
+					return p.kind == "beat" && p.from == last
+				}) {
+					limit = 2 * heartbeat.MinInterval
+				}
+				if at-last > limit {
+					w.problem("no attempt on target %d from %v to %v, though all is healthy from %v to %v", who, last, at, s[0], s[1])
+				}
+				last = at
+			}
+		}
+	}
+	for line, n := range w.want {
+		if w.lines[line] != n {
+			w.problem("logged %d times instead of %d: %s", w.lines[line], n, line)
+		}
+	}
+	for line, n := range w.lines {
+		if w.want[line] == 0 {
+			w.problem("logged %d times for no reason: %s", n, line)
+		}
+	}
+	return w.problems
+}
+
+// shrink leaves out what the history does not need to go wrong.
+func (h history) shrink(t *testing.T) history {
+	for i := len(h.happenings) - 1; i >= 0; i-- {
+		less := h
+		less.happenings = slices.Delete(slices.Clone(h.happenings), i, i+1)
+		if len(less.run(t)) > 0 {
+			h = less
+		}
+	}
+	return h
+}
+
+// TestSchedule compares the Monitor with a model of a few lines, over random
+// days. One that fails prints a seed, for -heartbeat.seed, and its steps.
+func TestSchedule(t *testing.T) {
+	first, last := uint64(1), uint64(*histories)
+	if *seed != 0 {
+		first, last = *seed, *seed
+	}
+	for n := first; n <= last; n++ {
+		h := newHistory(n)
+		problems := h.run(t)
+		if len(problems) > 0 {
+			small := h.shrink(t)
+			slices.Sort(problems)
+			t.Fatalf("go test -run TestSchedule -heartbeat.seed=%d .\n%v%s\nall of it: %v%s", n,
+				small, strings.Join(small.run(t), "\n"), h, strings.Join(problems[:min(len(problems), 10)], "\n"))
+		}
+	}
+}
