@@ -42,7 +42,7 @@ func plainLog() *slog.Logger {
 
 // A daemon replicates in one goroutine and supervises itself in another.
 func Example() {
-	server := service()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // the service
 	defer server.Close()
 
 	run := func(ctx context.Context, url string) error {

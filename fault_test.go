@@ -349,9 +349,9 @@ func TestFault_Pingers(t *testing.T) {
 	t.Run("blocks past ctx", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
-			pings := 0
+			var pings atomic.Int32
 			monitor, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
-				pings++
+				pings.Add(1)
 				time.Sleep(time.Hour)
 				return nil
 			}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
@@ -363,7 +363,7 @@ func TestFault_Pingers(t *testing.T) {
 			require.True(t, monitor.Remove(alwaysFresh{}.Path()))
 			require.NoError(t, monitor.Add(alwaysFresh{}))
 			require.Equal(t, 10*time.Minute, time.Since(start), "nothing waited")
-			require.Equal(t, 1, pings)
+			require.EqualValues(t, 1, pings.Load())
 			stop()
 			require.Equal(t, time.Hour, time.Since(start), "it holds up Run, as is documented")
 		})
@@ -536,9 +536,11 @@ func TestFault_NothingLeft(t *testing.T) {
 	require.NotEmpty(t, goroutines(), "Run is under way, and its connection is kept")
 	cancel()
 	require.NoError(t, <-done)
-	for state := range states { // the server sees the connection closed
-		if state == http.StateClosed {
-			break
+	for state := http.StateNew; state != http.StateClosed; { // as the server sees the connection
+		select {
+		case state = <-states:
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "the connection is kept")
 		}
 	}
 	for deadline := time.Now().Add(10 * time.Second); goroutines() != ""; runtime.Gosched() {

@@ -285,14 +285,11 @@ type target struct {
 	logName string // "" if it has none
 	errName string // "" if it is the only one
 
-	attemptedAt time.Time // when the latest attempt was reserved
-	notBefore   time.Time // what a Retry-After asked for
-	pinging     bool
-	missed      bool // whether the current beat, or failure signal, is still to get out
+	ready     time.Time // earliest time of the next attempt; zero: any
+	notBefore time.Time // the same, as a Retry-After asked for
+	pinging   bool
+	missed    bool // whether the current beat, or failure signal, is still to get out
 }
-
-// ready is the earliest time of the next attempt.
-func (t *target) ready() time.Time { return t.attemptedAt.Add(MinInterval) }
 
 // New returns a Monitor of the databases that reporters report on, which may be
 // none yet, and that pings pinger, which may be a [MultiPinger]. A nil opts means
@@ -497,7 +494,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 				}
 				continue // to look at the clock, and whether a Beat came between
 			}
-			if latest := start.Add(now.Sub(start) / m.interval * m.interval); latest.After(point) {
+			if latest := start.Add(now.Sub(start).Truncate(m.interval)); latest.After(point) {
 				point = latest
 				m.newBeat(now)
 			}
@@ -515,8 +512,8 @@ func (m *Monitor) closeIdleConnections() {
 	}
 }
 
-// newBeat makes every target owe a beat. An attempt later than now was made
-// before the clock was set back.
+// newBeat makes every target owe a beat. One that is ready later than a minute
+// from now was pinged before the clock was set back.
 func (m *Monitor) newBeat(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -524,7 +521,7 @@ func (m *Monitor) newBeat(now time.Time) {
 		t.missed = true
 	}
 	for _, t := range slices.Concat(m.targets, m.failTargets) {
-		t.attemptedAt = earlier(t.attemptedAt, now)
+		t.ready = earlier(t.ready, now.Add(MinInterval))
 		t.notBefore = earlier(t.notBefore, now.Add(maxRetryAfter))
 	}
 }
@@ -540,19 +537,25 @@ func (m *Monitor) nextCheck(next, judgedAt time.Time, healthy bool) time.Time {
 		wake := earlier(next, retry)
 		for _, t := range m.failTargets {
 			if t.missed && !t.pinging {
-				wake = later(wake, t.ready())
+				wake = later(wake, t.ready)
 			}
 		}
 		return wake
 	}
+	// Run waits for the targets it retries. That must not cost the others their
+	// next beat, so one that could still hang then is left to that beat.
+	lastRetry := next
+	if len(m.targets) > 1 {
+		lastRetry = next.Add(-defaultTimeout)
+	}
 	var wake time.Time
 	for i, t := range m.targets {
-		ready := t.ready()
+		ready := t.ready
 		if t.pinging { // by a Beat, for longer than it may
 			ready = later(ready, retry)
 		}
 		at := later(next, ready)
-		if again := later(ready, t.notBefore); t.missed && again.Before(next) {
+		if again := later(ready, t.notBefore); t.missed && again.Before(lastRetry) {
 			at = again
 		}
 		if i == 0 || at.Before(wake) {
@@ -670,12 +673,12 @@ func (m *Monitor) reserve(targets []*target, now time.Time, missedOnly bool) (du
 	for _, t := range targets {
 		switch {
 		case missedOnly && !t.missed:
-		case t.pinging || now.Before(t.ready()) || now.Before(t.notBefore):
+		case t.pinging || now.Before(t.ready) || now.Before(t.notBefore):
 			if debug { // or nothing would read it
 				limited = append(limited, t)
 			}
 		default:
-			t.attemptedAt, t.pinging = now, true
+			t.ready, t.pinging = now.Add(MinInterval), true
 			due = append(due, t)
 		}
 	}
@@ -691,7 +694,7 @@ func (m *Monitor) ping(ctx context.Context, targets []*target, sent, failed stri
 	defer cancel()
 	errs := make([]error, len(targets))
 	pingAll(targets, func(i int, t *target) {
-		err := errors.New("heartbeat: pinger ended its goroutine")
+		err := errPingerExited
 		defer func() { // also when the pinger calls runtime.Goexit
 			m.settle(t, err)
 			if err != nil && t.errName != "" {
@@ -723,7 +726,7 @@ func (m *Monitor) settle(t *target, err error) {
 	}
 	t.missed = false
 	if slices.Contains(m.targets, t) {
-		m.lastSentAt = later(m.lastSentAt, t.attemptedAt)
+		m.lastSentAt = later(m.lastSentAt, t.ready.Add(-MinInterval))
 	}
 }
 

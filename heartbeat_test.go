@@ -346,6 +346,72 @@ func TestS2_RetryOnlyMissed(t *testing.T) {
 	})
 }
 
+// S2: a retry that could hang into the next beat of the others is made with that
+// beat, which is on time; a lone target has no one to wait for.
+func TestS2_RetryHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var good, bad []time.Duration
+		m, err := heartbeat.New(heartbeat.MultiPinger(
+			heartbeat.PingerFunc(func(context.Context) error {
+				good = append(good, time.Since(start))
+				return nil
+			}),
+			heartbeat.PingerFunc(func(context.Context) error {
+				bad = append(bad, time.Since(start))
+				time.Sleep(10 * time.Second) // the default timeout
+				return errors.New("timeout")
+			}),
+		), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Interval: 66 * time.Second, Logger: quiet})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, minutes(0, 1.1, 2.2, 3.3, 4.4), good)
+		require.Equal(t, good, bad)
+	})
+	require.Equal(t, minutes(0, 1, 2, 3, 4), offsets(t, 5*time.Minute-1, heartbeat.Options{Interval: 66 * time.Second}, func(int) error {
+		return errors.New("lost")
+	}))
+}
+
+// S3: the minute counts from when a ping goes out, however long the reporters took.
+func TestS3_SlowReporter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var at []time.Duration
+		slow := 30 * time.Second
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			at = append(at, time.Since(start))
+			return nil
+		}), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", func() time.Time {
+			time.Sleep(slow)
+			return time.Now()
+		}}}, &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+		slow = 0
+		time.Sleep(30 * time.Second)
+		require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+		require.Equal(t, minutes(0.5, 1.5), at)
+	})
+}
+
+// S3: the spacing holds on a clock that starts at the zero time, and the first
+// attempt needs none.
+func TestS3_ZeroClock(t *testing.T) {
+	clock := heartbeattest.NewClock(time.Time{})
+	db := heartbeattest.NewReporter("/data/app.db")
+	m, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{db}, &heartbeat.Options{Clock: clock, Logger: quiet})
+	require.NoError(t, err)
+	require.Equal(t, heartbeat.ReasonNotSynced, m.Beat(t.Context()).Reason)
+	db.Set(clock.Now().Add(1))
+	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+}
+
 // S3: spacing counts whoever asked.
 func TestS3_BeatBesideRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -389,8 +390,8 @@ func newTransport() *http.Transport {
 // headers, from every host but the first.
 func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
-		if connected, ok := req.Context().Value(connectedKey{}).(*atomic.Bool); ok {
-			connected.Store(true) // also with a transport that traces nothing
+		if sent, ok := req.Context().Value(sendingKey{}).(*sending); ok {
+			sent.connected.Store(true) // also with a transport that traces nothing
 		}
 		if len(via) > maxRedirects {
 			return errTooManyRedirects
@@ -461,9 +462,11 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
+	sent := &sending{}
+	ctx = sent.trace(ctx, cancel)
 	for _, pause := range retryPauses {
-		left, err := e.send(ctx)
-		if err == nil || left {
+		err := e.send(ctx, sent)
+		if err == nil || !sent.neverLeft(err) {
 			return err
 		}
 		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= pause {
@@ -477,44 +480,60 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 		case <-timer.C:
 		}
 	}
-	_, err = e.send(ctx)
-	return err
+	return e.send(ctx, sent)
 }
 
-// send sends the request once, and reports whether any of it may have left.
-func (e *endpoint) send(ctx context.Context) (left bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// The hooks run on the transport's goroutines; that of a request's end may run
-	// after that of its answer's begin.
-	var connecting, connected atomic.Bool
-	var unanswered atomic.Int32
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+// A sending knows how far a ping got. The transport's goroutines tell it; that of
+// a request's end may do so after that of its answer's begin.
+type sending struct {
+	connecting, connected, repeating atomic.Bool
+	unanswered                       atomic.Int32
+}
+
+type sendingKey struct{}
+
+// trace returns a context whose requests are told to s. cancel ends it.
+func (s *sending) trace(ctx context.Context, cancel func()) context.Context {
+	return httptrace.WithClientTrace(context.WithValue(ctx, sendingKey{}, s), &httptrace.ClientTrace{
 		GetConn: func(string) {
-			connecting.Store(true)
-			if unanswered.Load() > 0 {
+			s.connecting.Store(true)
+			if s.unanswered.Load() > 0 {
 				// net/http would repeat a GET whose kept connection breaks before
 				// the answer, though the server may have acted on it.
-				cancel(errNoAnswer)
+				s.repeating.Store(true)
+				cancel()
 			}
 		},
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			s.connected.Store(true)
+			if s.repeating.Load() { // the transport has not seen the cancel yet
+				_ = info.Conn.Close()
+			}
+		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err == nil {
-				unanswered.Add(1)
+				s.unanswered.Add(1)
 			}
 		},
-		GotFirstResponseByte: func() { unanswered.Add(-1) },
+		GotFirstResponseByte: func() { s.unanswered.Add(-1) },
 	})
-	resp, err := e.client.Do(e.request.Clone(context.WithValue(ctx, connectedKey{}, &connected)))
+}
+
+// neverLeft reports whether err proves that no byte of a request is out. net/http's
+// transport asks for a connection before it writes to one; of another, only an
+// error that stands for a failed dial proves as much.
+func (s *sending) neverLeft(err error) bool {
+	return !s.connected.Load() && (s.connecting.Load() || isDialError(err))
+}
+
+// send sends the request once, and makes an error of an answer that is not one.
+func (e *endpoint) send(ctx context.Context, sent *sending) error {
+	resp, err := e.client.Do(e.request.Clone(ctx))
 	if err != nil {
-		if ue, ok := err.(*url.Error); ok && context.Cause(ctx) == errNoAnswer {
-			ue.Err = errNoAnswer // HTTP/2 would say that ctx was canceled
+		if ue, ok := err.(*url.Error); ok && sent.repeating.Load() {
+			ue.Err = errNoAnswer // else it says that ctx was canceled
 		}
-		// net/http's transport asks for a connection before it writes to one.
-		// Of another, only an error that stands for a failed dial proves as much.
-		left := connected.Load() || !connecting.Load() && !isDialError(err)
-		return left || ctx.Err() != nil, e.publicError(err)
+		return e.publicError(err)
 	}
 	defer resp.Body.Close()
 
@@ -522,25 +541,22 @@ func (e *endpoint) send(ctx context.Context) (left bool, err error) {
 		if resp.StatusCode != http.StatusSwitchingProtocols { // its body is the connection, with no deadline
 			drain(resp.Body)
 		}
-		return true, &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+		return &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64))
-	if words, ok := strings.CutPrefix(string(body), "OK ("); ok {
-		words, _, closed := strings.Cut(words, ")")
+	if rest, ok := bytes.CutPrefix(body, []byte("OK (")); ok {
+		words, _, closed := strings.Cut(string(rest), ")")
 		if !closed { // and so perhaps cut off in the middle of a secret
 			words = "…"
 		}
-		return true, fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+e.withoutSecrets(words)+")")
+		return fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+e.withoutSecrets(words)+")")
 	}
 	if err != nil {
-		return true, fmt.Errorf("heartbeat: ping: reading the answer's body: %w", e.publicCause(err))
+		return fmt.Errorf("heartbeat: ping: reading the answer's body: %w", e.publicCause(err))
 	}
 	drain(resp.Body)
-	return true, nil
+	return nil
 }
-
-// connectedKey finds send's connected in a request's context.
-type connectedKey struct{}
 
 var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
 
@@ -658,33 +674,33 @@ func (e *endpoint) publicError(err error) error {
 // errors.Is and errors.As go on working; else the safe part of its text, for
 // errors.Is only.
 func (e *endpoint) publicCause(err error) error {
-	if e.isPublic(err) {
+	mayQuote := isDialError(err)
+	if e.isPublic(err, mayQuote) {
 		return err
 	}
-	return &hiddenError{e.publicText(err), func(target error) bool { return errors.Is(err, target) }}
+	return &hiddenError{e.publicText(err.Error(), mayQuote), func(target error) bool { return errors.Is(err, target) }}
 }
 
 // isPublic reports whether err, and each error that it wraps, is safe to show.
-func (e *endpoint) isPublic(err error) bool {
-	if e.publicText(err) != err.Error() {
+func (e *endpoint) isPublic(err error, mayQuote bool) bool {
+	if text := err.Error(); e.publicText(text, mayQuote) != text {
 		return false
 	}
 	switch w := err.(type) {
 	case interface{ Unwrap() error }:
 		inner := w.Unwrap()
-		return inner == nil || e.isPublic(inner)
+		return inner == nil || e.isPublic(inner, mayQuote)
 	case interface{ Unwrap() []error }:
-		return !slices.ContainsFunc(w.Unwrap(), func(inner error) bool { return !e.isPublic(inner) })
+		return !slices.ContainsFunc(w.Unwrap(), func(inner error) bool { return !e.isPublic(inner, mayQuote) })
 	}
 	return true
 }
 
-// publicText returns what is safe to show of err's text. What net/http says of a
+// publicText returns what is safe to show of an error's text. What net/http says of a
 // malformed response quotes it, and so repeats, escaped or not, whatever a server
-// puts there; of what comes before the request, it quotes only names.
-func (e *endpoint) publicText(err error) string {
-	text := err.Error()
-	if !isDialError(err) {
+// puts there; with mayQuote, for what comes before the request, only names.
+func (e *endpoint) publicText(text string, mayQuote bool) string {
+	if !mayQuote {
 		safe, _, _ := strings.Cut(text, `"`)
 		safe, _, _ = strings.Cut(safe, " line: ")
 		if safe != text {

@@ -79,7 +79,6 @@ func FuzzNewHTTPPingerURL(f *testing.F) {
 			return
 		}
 		host := strings.ToLower(u.Hostname()) // which may be shown, in a path too
-		text = strings.ReplaceAll(text, host, "\x00")
 		for _, part := range append(strings.Split(u.EscapedPath(), "/"), u.RawQuery) {
 			if lower := strings.ToLower(part); len(part) >= 4 && !strings.Contains(host, lower) {
 				require.NotContains(t, text, lower)

@@ -758,7 +758,7 @@ func TestProxyTrouble(t *testing.T) {
 // puts there; also what comes out escaped, or cut short.
 func TestMalformedAnswers(t *testing.T) {
 	t.Parallel()
-	const path = "/ping/s3cr\"et-töken/abc"
+	const echoed = "/ping/s3cr\"et-töken/abc"
 	for _, answer := range []string{
 		"%s\r\n\r\n",
 		"HTTP/1.1 %s\r\n\r\n",
@@ -783,11 +783,11 @@ func TestMalformedAnswers(t *testing.T) {
 	} {
 		t.Run(answer, func(t *testing.T) {
 			t.Parallel()
-			for _, echo := range []string{path, "s3cr\"et-töken", "S3CR\"ET-TÖKEN", "s3cr%22et-t%C3%B6ken"} {
+			for _, echo := range []string{echoed, "s3cr\"et-töken", "S3CR\"ET-TÖKEN", "s3cr%22et-t%C3%B6ken"} {
 				base, requests := rawServer(t, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 					_, _ = fmt.Fprintf(conn, answer, echo)
 				})
-				err := newPinger(t, base+path, nil).Ping(t.Context())
+				err := newPinger(t, base+echoed, nil).Ping(t.Context())
 				require.Error(t, err)
 				for _, text := range errorTexts(err) {
 					text = strings.ToLower(text)
@@ -1375,9 +1375,10 @@ func TestHeadersOnRedirectAndBack(t *testing.T) {
 	t.Parallel()
 	var got []string
 	p := newPinger(t, "http://a.example/1", &heartbeat.HTTPOptions{
-		Header: http.Header{"X-Api-Key": {"k3y"}},
+		Header: http.Header{"X-Api-Key": {"k3y"}, "Host": {"virtual.example"}},
 		Client: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
-			got = append(got, req.URL.String()+" "+req.Header.Get("X-Api-Key"))
+			require.Empty(t, req.Header.Get("Referer"))
+			got = append(got, strings.TrimSpace(req.URL.String()+" "+req.Header.Get("X-Api-Key")+" "+req.Host))
 			if next := map[string]string{"/1": "http://b.example/2", "/2": "/3", "/3": "http://A.example:80/4", "/4": "https://a.example/5"}[req.URL.Path]; next != "" {
 				return answerWith(req, 307, http.Header{"Location": {next}}, ""), nil
 			}
@@ -1385,7 +1386,7 @@ func TestHeadersOnRedirectAndBack(t *testing.T) {
 		})},
 	})
 	require.NoError(t, p.Ping(t.Context()))
-	require.Equal(t, []string{"http://a.example/1 k3y", "http://b.example/2 ", "http://b.example/3 ", "http://A.example:80/4 k3y", "https://a.example/5 "}, got)
+	require.Equal(t, []string{"http://a.example/1 k3y virtual.example", "http://b.example/2", "http://b.example/3", "http://A.example:80/4 k3y", "https://a.example/5"}, got)
 }
 
 // P3: the caller's CheckRedirect is asked as well, after ours, and may end it.
@@ -1511,7 +1512,8 @@ func TestCredentials(t *testing.T) {
 		{"https://me-user:hunter22@any.example/p%41thy/b%2Fcd?tok%65n=querySecr%65t&bareS3cret;x#fragS3cret", nil, []string{
 			"hunter22", "me-user", "p%41thy", "pAthy", "b%2Fcd", "querySecr%65t", "querySecret", "bareS3cret", "fragS3cret", base64.StdEncoding.EncodeToString([]byte("me-user:hunter22")),
 		}},
-		{"http://hc:8000/ping/xhcyhcz?hc=hchchc", nil, []string{"xhcyhcz", "hchchc"}}, // the host's name is in the path
+		{"http://hc:8000/x/xhcyhcz", nil, []string{"xhcyhcz"}}, // the host's name is in the path
+		{"http://hc:8000/x/y?t=hchchc", nil, []string{"hchchc"}},
 		{"http://ping-host/ping-host/" + apikey + "/host", nil, []string{apikey, "ping-host/" + apikey}},
 	}
 	// Each fault gets the request and a text that repeats all that a request holds.
@@ -1535,7 +1537,11 @@ func TestCredentials(t *testing.T) {
 		"panic":    func(req *http.Request) (*http.Response, error) { panic(dump(req)) },
 		"panic(v)": func(req *http.Request) (*http.Response, error) { panic(req.URL) },
 		"panic(h)": func(req *http.Request) (*http.Response, error) { panic(req.Header) },
-		"nothing":  func(*http.Request) (*http.Response, error) { return nil, nil },
+		"token only": func(req *http.Request) (*http.Response, error) {
+			words := strings.Fields(req.Header.Get("Authorization"))
+			return nil, fmt.Errorf("bad token %v", words[min(1, len(words)):])
+		},
+		"nothing": func(*http.Request) (*http.Response, error) { return nil, nil },
 		"404 page": func(req *http.Request) (*http.Response, error) {
 			return answerWith(req, 404, http.Header{"X-Url": {req.URL.String()}}, dump(req)), nil
 		},
@@ -1703,6 +1709,9 @@ func TestErrorsIsAndAs(t *testing.T) {
 	urlErr, ok := errors.AsType[*url.Error](err)
 	require.True(t, ok)
 	require.Equal(t, "http://server.example", urlErr.URL)
+	tlsErr, ok := errors.AsType[*tls.CertificateVerificationError](ping(&tls.CertificateVerificationError{Err: errors.New(`not "trusted"`)}))
+	require.True(t, ok, "what comes before the request may quote")
+	require.ErrorContains(t, tlsErr, `not "trusted"`)
 	dns, ok := errors.AsType[*net.DNSError](ping(&net.DNSError{Err: "no such host", Name: "server.example", IsNotFound: true}))
 	require.True(t, ok)
 	require.True(t, dns.IsNotFound)

@@ -360,9 +360,17 @@ func (h history) shrink(t *testing.T) history {
 	return h
 }
 
+var raceEnabled bool // set by race_test.go
+
 // TestSchedule compares the Monitor with a model of a few lines, over random
 // days. One that fails prints a seed, for -heartbeat.seed, and its steps.
+//
+// Not with -race: Go 1.26's race runtime crashes on long bubbles with many timers
+// (golang.org/issue/78156). The other tests have what can race.
 func TestSchedule(t *testing.T) {
+	if raceEnabled {
+		t.Skip("golang.org/issue/78156")
+	}
 	first, last := uint64(1), uint64(*histories)
 	if *seed != 0 {
 		first, last = *seed, *seed

@@ -46,6 +46,7 @@ type demo struct {
 	clock    fastClock
 	dir      string
 	receiver *receiver
+	stop     func() error          // ends what start started, and waits for that
 	results  chan heartbeat.Result // of each check
 	count    map[heartbeat.Outcome]int
 }
@@ -70,6 +71,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	d := &demo{
 		out:     &lockedWriter{w: out},
 		clock:   fastClock{time.Now()},
+		stop:    func() error { return nil },
 		results: make(chan heartbeat.Result, 100),
 		count:   map[heartbeat.Outcome]int{},
 	}
@@ -87,13 +89,10 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	d.say("one minute, and a heartbeat is due every %v. The first check comes before the first sync.", demoInterval)
 	d.say("")
 
-	stop, err := d.start(ctx)
-	if err != nil {
-		return err
-	}
-	observed, err := d.play(ctx)
-	if err := errors.Join(err, stop()); err != nil {
-		return fmt.Errorf("after %d of %d stages: %w", observed, len(d.stages()), err)
+	stages := d.stages(ctx)
+	observed, err := d.play(ctx, stages)
+	if err := errors.Join(err, d.stop()); err != nil {
+		return fmt.Errorf("after %d of %d stages: %w", observed, len(stages), err)
 	}
 	elapsed := time.Since(d.clock.start)
 	d.say("")
@@ -105,13 +104,13 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
-func (d *demo) stages() []stage {
+func (d *demo) stages(ctx context.Context) []stage {
 	sent := func(r heartbeat.Result) bool { return r.Outcome == heartbeat.Sent }
 	idle, replica, away := d.path("idle.db"), d.path("replica", "idle"), d.path("away")
 	return []stage{
 		{
 			does:     "starts the daemon",
-			do:       func() error { return nil },
+			do:       func() error { return d.start(ctx) },
 			observed: "a heartbeat",
 			when:     sent,
 		},
@@ -147,8 +146,8 @@ func (d *demo) stages() []stage {
 }
 
 // play takes the stages in turn, and returns how many were observed.
-func (d *demo) play(ctx context.Context) (observed int, err error) {
-	for i, s := range d.stages() {
+func (d *demo) play(ctx context.Context, stages []stage) (observed int, err error) {
+	for i, s := range stages {
 		d.say("%d. The demonstration %s.", i+1, s.does)
 		if err := s.do(); err != nil {
 			return i, err
@@ -157,7 +156,7 @@ func (d *demo) play(ctx context.Context) (observed int, err error) {
 			return i, err
 		}
 	}
-	return len(d.stages()), nil
+	return len(stages), nil
 }
 
 // await waits for a check that came to what the stage is about.
@@ -179,13 +178,12 @@ func (d *demo) await(ctx context.Context, s stage) error {
 	}
 }
 
-// start makes the databases and starts the daemon and a writer. The function it
-// returns ends them, and waits for that.
-func (d *demo) start(ctx context.Context) (stop func() error, err error) {
+// start makes the databases and starts the daemon and a writer.
+func (d *demo) start(ctx context.Context) error {
 	cfg := &config{Config: heartbeat.Config{URL: d.receiver.url(), Interval: demoInterval}}
 	for _, name := range []string{"busy", "idle"} {
 		if err := createDB(ctx, d.path(name+".db")); err != nil {
-			return nil, err
+			return err
 		}
 		cfg.DBs = append(cfg.DBs, dbConfig{
 			Path:    d.path(name + ".db"),
@@ -196,7 +194,7 @@ func (d *demo) start(ctx context.Context) (stop func() error, err error) {
 	// are minutes here: with a timeout of half a second it does not.
 	pinger, err := heartbeat.NewHTTPPinger(cfg.URL, &heartbeat.HTTPOptions{Timeout: 500 * time.Millisecond})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	daemon, err := newDaemon(cfg, options{
 		logger:           slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{ReplaceAttr: d.onClock})),
@@ -207,18 +205,19 @@ func (d *demo) start(ctx context.Context) (stop func() error, err error) {
 		onResult:         func(r heartbeat.Result) { d.results <- r },
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
 	var daemonErr, writeErr error
 	tasks.Go(func() { daemonErr = daemon.run(ctx) })
 	tasks.Go(func() { writeErr = write(ctx, d.path("busy.db"), demoSync) })
-	return func() error {
+	d.stop = func() error {
 		cancel()
 		tasks.Wait()
 		return errors.Join(daemonErr, writeErr)
-	}, nil
+	}
+	return nil
 }
 
 // onClock gives log lines the time of the demonstration's clock, which is the

@@ -382,35 +382,6 @@ func TestOnStandby(t *testing.T) {
 	}
 }
 
-// TestLogical watches a subscription, which is a standby to pg_stat_replication.
-func TestLogical(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	publisher := c.server(t, "primary")
-	publisher.exec(t, "ALTER SYSTEM SET wal_level = logical")
-	publisher.stop()
-	publisher.start(t)
-	subscriber := c.server(t, "subscriber")
-	for _, s := range []*server{publisher, subscriber} {
-		s.exec(t, "CREATE TABLE t (i int PRIMARY KEY)")
-	}
-	publisher.exec(t, "CREATE PUBLICATION p FOR TABLE t")
-	subscriber.exec(t, "CREATE SUBSCRIPTION one CONNECTION '"+publisher.dsn()+"' PUBLICATION p")
-	w := newWatch(t, publisher.db, "one")
-	w.wantSynced()
-	publisher.exec(t, "INSERT INTO t SELECT * FROM generate_series(1, 1000)")
-	w.wantSynced()
-	publisher.exec(t, "CREATE TABLE unpublished AS SELECT * FROM generate_series(1, 1000)")
-	w.wantSynced()
-
-	subscriber.exec(t, "INSERT INTO t VALUES (1001)") // in the way of the publisher's
-	publisher.exec(t, "INSERT INTO t VALUES (1001)")
-	eventually(t, "there is nothing to replay", func() bool { return w.poll() == nil && len(w.replica.targets) > 0 })
-	w.wantAging()
-	subscriber.exec(t, "DELETE FROM t WHERE i = 1001")
-	w.wantSynced()
-}
-
 // testRun runs the program until it has sent a heartbeat.
 func testRun(t *testing.T, args ...string) {
 	t.Helper()

@@ -29,10 +29,10 @@ type Replica struct {
 
 	polledAt time.Time // the latest answer of a standby
 	latest   answer    // of which the end has not gone back
-	targets  []target  // positions still to be replayed; both fields increase
+	targets  []target  // positions still to be replayed, in order
 }
 
-// A target is a position that the primary was at.
+// A target is a position that the primary was at, at some time.
 type target struct {
 	at  time.Time
 	lsn int64
@@ -51,9 +51,12 @@ type answer struct {
 const maxTargets = 1000
 
 // NewReplica returns a Replica that watches the standby with that application_name
-// (its cluster_name, unless its primary_conninfo says otherwise; or a logical
-// subscription's name) if db is the primary. With no name, db is the standby
-// itself. The clock is the one of the Monitor; nil: the system clock.
+// (its cluster_name, unless its primary_conninfo says otherwise) if db is the
+// primary. With no name, db is the standby itself. The clock is the one of the
+// Monitor; nil: the system clock.
+//
+// A logical subscription shows there too, but is no standby: its replay_lsn goes
+// on while the first copy of a table fails, which would be a false green.
 //
 // The role needs to be a member of pg_monitor. The servers must not be told never
 // to talk while idle: wal_receiver_status_interval and wal_receiver_timeout must
@@ -99,8 +102,8 @@ func (r *Replica) Poll(ctx context.Context) error {
 		r.targets = nil
 		return nil
 	}
-	if n := len(r.targets); n > 0 && (got.end == r.targets[n-1].lsn || n == maxTargets) {
-		r.targets = r.targets[:n-1] // still there, or no room: the later target implies it
+	if n := len(r.targets); n == maxTargets {
+		r.targets = r.targets[:n-1] // the later target, which comes next, implies it
 	}
 	r.targets = append(r.targets, target{at, got.end})
 	for len(r.targets) > 0 && r.targets[0].lsn <= got.replayed {
