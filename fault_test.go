@@ -242,7 +242,7 @@ func TestFault_Reporters(t *testing.T) {
 			return now.Add(time.Duration(swings%2*2-1) * time.Hour)
 		}, heartbeat.ReasonFuture},
 		"panic":     {func() time.Time { panic(errors.New("closed")) }, heartbeat.ReasonPanicked},
-		"nil panic": {func() time.Time { panic(nil) }, heartbeat.ReasonPanicked}, //nolint:govet // on purpose
+		"nil panic": {func() time.Time { panic(nil) }, heartbeat.ReasonPanicked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "least" || name == "greatest" { // time.Unix wraps around: whatever these are, they are not now

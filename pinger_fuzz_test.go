@@ -213,7 +213,7 @@ func FuzzRetryAfter(f *testing.F) {
 			now, err := http.ParseTime(date)
 			low, high = until.Sub(now), until.Sub(now)
 			if err != nil {
-				low, high = until.Sub(time.Now()), until.Sub(before)
+				low, high = time.Until(until), until.Sub(before)
 			}
 		}
 		require.GreaterOrEqual(t, status.RetryAfter, min(max(low, 0), time.Hour))

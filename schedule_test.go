@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	histories  = flag.Int("heartbeat.histories", 60, "how many random histories TestSchedule runs")
+	histories  = flag.Int("heartbeat.histories", 300, "how many random histories TestSchedule runs")
 	seed       = flag.Uint64("heartbeat.seed", 0, "the one history that TestSchedule runs; 0: -heartbeat.histories of them")
 	errRefused = errors.New("connection refused")
 )

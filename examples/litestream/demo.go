@@ -82,7 +82,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	if d.receiver, err = newReceiver(); err != nil {
 		return err
 	}
-	defer d.receiver.down()
+	defer func() { _ = d.receiver.down() }()
 
 	d.say("Two SQLite databases, one written to and one idle, replicated by Litestream; heartbeats go to a receiver")
 	d.say("on %s. The clock, in the log lines too, runs %d times as fast: one second is", d.receiver.url(), demoSpeed)

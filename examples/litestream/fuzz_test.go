@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Whatever an operator writes is a configuration, or one line that says what is
+// wrong with it and does not repeat the ping URL.
+func FuzzLoadConfig(f *testing.F) {
+	const token = "s3cr3t-t0k3n"
+	for _, seed := range []string{
+		"",
+		"dbs: []",
+		"heartbeat-url: https://hc-ping.com/" + token + "\ndbs:\n  - path: /data/app.db\n    replica:\n      url: file:///backup/app\n",
+		"heartbeat_url: https://hc-ping.com/" + token,
+		"heartbeat-url: hc-ping.com/" + token + "\ndbs: [{path: a, replica: {url: 'file:///b', sync-interval: 1s}}]",
+		"heartbeat-url: [https://hc-ping.com/" + token + "]",
+		"heartbeat-urls: [https://hc-ping.com/" + token + ", 'https://hc-ping.com/" + token + "']\ndbs: [{path: a, replica: {url: 'file:///b'}}]",
+		"heartbeat-interval: 5\nheartbeat-fail-url: https://hc-ping.com/" + token,
+		"&a [*a]",
+		"dbs: [{path: a, replica: {url: '%zz://b'}}]",
+		"---\n---\n",
+		"\xff\x00",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "config.yml")
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		cfg, err := loadConfig(path)
+		if err == nil {
+			_, err = newDaemon(cfg, options{})
+		}
+		if err == nil {
+			require.NotEmpty(t, cfg.DBs)
+			return
+		}
+		require.NotContains(t, err.Error(), token)
+		require.NotContains(t, strings.TrimRight(err.Error(), "\n"), "\n", "one line")
+	})
+}
