@@ -4,18 +4,35 @@
 // takes a GET. When one goes stale the [Monitor] stays silent, the service
 // misses a beat, and somebody is told.
 //
-//	tracker := heartbeat.NewSyncTracker("/data/app.db") // or a *litestream.DB
-//	pinger, err := heartbeat.NewHTTPPinger("https://hc-ping.com/your-uuid-here", nil)
-//	if err != nil {
-//		return err
+//	package main
+//
+//	import (
+//		"context"
+//		"log"
+//		"time"
+//
+//		"github.com/go-heartbeat/heartbeat"
+//	)
+//
+//	func main() {
+//		db := heartbeat.NewSyncTracker("/data/app.db") // or a *litestream.DB
+//		pinger, err := heartbeat.NewHTTPPinger("https://hc-ping.com/your-uuid-here", nil)
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, nil)
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		go func() {
+//			for {
+//				// … replicate, and then:
+//				db.Record(time.Now())
+//				time.Sleep(time.Second)
+//			}
+//		}()
+//		log.Fatal(monitor.Run(context.Background()))
 //	}
-//	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{tracker}, nil)
-//	if err != nil {
-//		return err
-//	}
-//	go monitor.Run(ctx)
-//	// … and after each sync:
-//	tracker.Record(time.Now())
 //
 // # How a check decides
 //
