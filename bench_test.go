@@ -443,3 +443,32 @@ func main() {
 		b.ReportMetric(float64(with-without), "B-added")
 	}
 }
+
+// BenchmarkTargets pings three real servers, the second of which hangs until the
+// timeout, and reports how far apart the first and the third were reached.
+func BenchmarkTargets(b *testing.B) {
+	var first, third atomic.Pointer[time.Time]
+	arrives := func(at *atomic.Pointer[time.Time]) string {
+		server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			now := time.Now()
+			at.Store(&now)
+		}))
+		b.Cleanup(server.Close)
+		return server.URL
+	}
+	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	b.Cleanup(hanging.Close)
+	var pingers []heartbeat.Pinger
+	for _, url := range []string{arrives(&first), hanging.URL, arrives(&third)} {
+		p, err := heartbeat.NewHTTPPinger(url, &heartbeat.HTTPOptions{Timeout: 20 * time.Millisecond})
+		require.NoError(b, err)
+		pingers = append(pingers, p)
+	}
+	pinger := heartbeat.MultiPinger(pingers...)
+	var apart time.Duration
+	for b.Loop() {
+		require.Error(b, pinger.Ping(b.Context()))
+		apart = max(apart, first.Load().Sub(*third.Load()).Abs())
+	}
+	b.ReportMetric(float64(apart.Microseconds())/1000, "ms-apart-at-most")
+}
