@@ -2251,3 +2251,35 @@ func TestConfigNewMonitor(t *testing.T) {
 	require.Equal(t, heartbeat.ReasonStale, m.Beat(t.Context()).Reason)
 	require.Len(t, replaced.Times(), 1)
 }
+
+// P5: a header's value counts as a credential from eight bytes on, whole and
+// without the word before it; the shorter ones are words such as "close".
+func TestHeaderSecrets(t *testing.T) {
+	for _, row := range []struct {
+		value, said string
+		withheld    bool
+	}{
+		{"12345678", "12345678", true},
+		{"Bearer 12345678", "12345678", true},
+		{"1234567", "1234567", false},
+		{"Bearer 1234567", "1234567", false},
+	} {
+		opts := viaFunc(func(*http.Request) (*http.Response, error) { return nil, errors.New("proxy refused " + row.said) })
+		opts.Header = http.Header{"X-Key": {row.value}}
+		p, err := heartbeat.NewHTTPPinger("http://server.example", opts)
+		require.NoError(t, err)
+		err = p.Ping(t.Context())
+		require.Error(t, err)
+		require.Equal(t, !row.withheld, strings.Contains(err.Error(), row.said), err)
+	}
+}
+
+// P4: every character that ends a header's name is refused, the space too.
+func TestHeaderNameWithSpace(t *testing.T) {
+	for _, name := range []string{"X Key", " X-Key", "X-Key "} {
+		_, err := heartbeat.NewHTTPPinger("http://server.example", &heartbeat.HTTPOptions{Header: http.Header{name: {"v"}}})
+		require.EqualError(t, err, badHeaderName)
+	}
+	_, err := heartbeat.NewHTTPPinger("http://server.example", &heartbeat.HTTPOptions{Header: http.Header{"X!~": {"v"}}})
+	require.NoError(t, err)
+}
