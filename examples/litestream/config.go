@@ -53,16 +53,27 @@ func loadConfig(path string) (*config, error) {
 		yaml.CustomUnmarshaler(unmarshalDuration[time.Duration]("heartbeat-interval")),
 		yaml.CustomUnmarshaler(unmarshalDuration[syncInterval]("sync-interval")))
 	var cfg config
-	if err := decoder.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) { // an empty file has no dbs
+	if err := decode(decoder, &cfg); err != nil && !errors.Is(err, io.EOF) { // an empty file has no dbs
 		return nil, yamlError(path, err)
 	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+	if err := decode(decoder, new(any)); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s: more than one YAML document; write one", path)
 	}
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &cfg, nil
+}
+
+// decode makes an error of a panic, which the package has for some malformed YAML:
+// FuzzLoadConfig found "heartbeat-urls: !x", with a scalar on the next line.
+func decode(decoder *yaml.Decoder, into any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("not valid YAML")
+		}
+	}()
+	return decoder.Decode(into)
 }
 
 func unmarshalDuration[T ~int64](key string) func(*T, []byte) error {
