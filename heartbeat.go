@@ -108,8 +108,9 @@ type Options struct {
 
 	// FailPinger is told once when databases that were healthy turn unhealthy, so
 	// that the service can alert at once. An attempt that fails is made again at
-	// the following checks, until one is out or the databases have recovered.
-	// Databases that were never healthy, and a Monitor with none, do not count.
+	// the following checks, until one is out or those databases have recovered or
+	// been removed. A database counts once it took part in a check that found all
+	// healthy: not at start-up, nor one that is added and does not sync yet.
 	// nil: the service finds out by itself, after its period and grace.
 	FailPinger Pinger
 
@@ -121,6 +122,10 @@ type Options struct {
 	// it is logged, and nothing else happens. nil: no calls.
 	OnResult func(Result)
 }
+
+// maxCheckTime is how long a check may take for its verdict to hold when the ping
+// goes out.
+const maxCheckTime = time.Second
 
 // maxCallbacks is how many calls of OnResult may be under way.
 const maxCallbacks = 100
@@ -262,7 +267,8 @@ func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, e
 // A Monitor checks its databases and pings its targets. Create one with [New] or
 // [Config.NewMonitor]. All its methods may be called from any goroutine at any
 // time, also from an OnResult, a reporter or a pinger: no lock is held while one
-// of those runs.
+// of those runs. (A reporter that calls Status or Beat is asked by them in turn:
+// it must see to it that this ends.)
 type Monitor struct {
 	clock      Clock
 	logger     *slog.Logger
@@ -286,7 +292,8 @@ type Monitor struct {
 	// The failure signal is about databases that took part in a check that found
 	// all healthy: those added up to healthyCount.
 	healthyCount uint64
-	signalled    bool
+	lost         bool      // whether one of them is unhealthy, and so the signal due or out
+	lostAt       time.Time // when the check began that found so
 }
 
 // A registration tells where in Monitor.databases a path stands, and how many
@@ -523,8 +530,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 func (m *Monitor) closeIdleConnections() {
 	for _, t := range slices.Concat(m.targets, m.failTargets) {
-		if c, ok := t.pinger.(interface{ CloseIdleConnections() }); ok {
-			c.CloseIdleConnections()
+		if p, ok := t.pinger.(*HTTPPinger); ok && p != nil && p.endpoint != nil {
+			p.CloseIdleConnections()
 		}
 	}
 }
@@ -550,7 +557,11 @@ func (m *Monitor) nextCheck(next, judgedAt time.Time, healthy bool) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	retry := judgedAt.Add(MinInterval)
+	missed := func(t *target) bool { return t.missed }
 	if !healthy {
+		if !slices.ContainsFunc(m.targets, missed) && !slices.ContainsFunc(m.failTargets, missed) {
+			return next // a Beat got it out meanwhile
+		}
 		wake := earlier(next, retry)
 		for _, t := range m.failTargets {
 			if t.missed && !t.pinging {
@@ -560,7 +571,8 @@ func (m *Monitor) nextCheck(next, judgedAt time.Time, healthy bool) time.Time {
 		return wake
 	}
 	// Run waits for the targets it retries. That must not cost the others their
-	// next beat, so one that could still hang then is left to that beat.
+	// next beat, so one that could still hang then, for as long as a ping may take
+	// by default, is left to that beat.
 	lastRetry := next
 	if len(m.targets) > 1 {
 		lastRetry = next.Add(-defaultTimeout)
@@ -616,7 +628,13 @@ func (m *Monitor) check(ctx context.Context, missedOnly bool) (result Result, ju
 	dbs, count, addedCount := m.snapshot()
 	found := c.check(dbs)
 	result.Databases = count
-	judgedAt = m.clock.Now() // reporters may have taken their time
+	judgedAt = m.clock.Now()
+	if slow := judgedAt.Round(0).Sub(result.Time.Round(0)); slow > maxCheckTime || judgedAt.Sub(result.Time) > maxCheckTime {
+		// A reporter blocked, or the machine slept: what was fresh may be stale.
+		c = newChecker(judgedAt, m.maxSyncAge)
+		found = c.check(dbs)
+		judgedAt = m.clock.Now()
+	}
 	if count > 0 && len(found) == 0 {
 		m.beat(ctx, judgedAt, addedCount, missedOnly, &result)
 	} else {
@@ -654,15 +672,14 @@ func (m *Monitor) report(ctx context.Context, result Result) {
 // beat pings the targets that are due, after a check that found all healthy.
 func (m *Monitor) beat(ctx context.Context, now time.Time, addedCount uint64, missedOnly bool, result *Result) {
 	m.mu.Lock()
-	m.healthyCount = addedCount
-	m.signalled = false
-	for _, t := range m.failTargets {
-		t.missed = false
+	m.healthyCount = max(m.healthyCount, addedCount)
+	if !result.Time.Before(m.lostAt) { // else an unhealthy check overtook this one
+		m.setLost(false)
 	}
 	m.mu.Unlock()
 
 	if ctx.Err() != nil {
-		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", context.Cause(ctx))
+		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ctx.Err())
 		return
 	}
 	due, limited := m.reserve(m.targets, now, missedOnly)
@@ -713,13 +730,14 @@ func (m *Monitor) ping(ctx context.Context, targets []*target, sent, failed stri
 	pingAll(targets, func(i int, t *target) {
 		err := errPingerExited
 		defer func() { // also when the pinger calls runtime.Goexit
-			m.settle(t, err)
+			wait, operator := advice(err)
+			m.settle(t, err, wait)
 			if err != nil && t.errName != "" {
 				errs[i] = fmt.Errorf("%s: %w", t.errName, err)
 			} else {
 				errs[i] = err
 			}
-			m.logPing(ctx, t, err, sent, failed)
+			m.logPing(ctx, t, err, operator, sent, failed)
 		}()
 		err = pingOnce(pingCtx, t.pinger)
 	})
@@ -730,13 +748,13 @@ func (m *Monitor) ping(ctx context.Context, targets []*target, sent, failed stri
 }
 
 // settle records what became of an attempt.
-func (m *Monitor) settle(t *target, err error) {
+func (m *Monitor) settle(t *target, err error, wait time.Duration) {
 	now := m.clock.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t.pinging = false
 	if err != nil {
-		if wait := retryAfter(err); wait > 0 {
+		if wait > 0 {
 			t.notBefore = now.Add(wait)
 		}
 		return
@@ -747,7 +765,7 @@ func (m *Monitor) settle(t *target, err error) {
 	}
 }
 
-func (m *Monitor) logPing(ctx context.Context, t *target, err error, sent, failed string) {
+func (m *Monitor) logPing(ctx context.Context, t *target, err error, operator bool, sent, failed string) {
 	switch {
 	case err == nil:
 		m.logger.LogAttrs(ctx, slog.LevelInfo, sent, t.withURL()...)
@@ -755,7 +773,7 @@ func (m *Monitor) logPing(ctx context.Context, t *target, err error, sent, faile
 	default:
 		attrs := t.withURL()
 		attrs = append(attrs, slog.Any("error", err))
-		if needsOperator(err) {
+		if operator {
 			attrs = append(attrs, slog.String("hint", "will not mend itself: check the ping URL, and the check it names at the service"))
 		}
 		m.logger.LogAttrs(ctx, slog.LevelError, failed, attrs...)
@@ -776,6 +794,7 @@ func (m *Monitor) skip(ctx context.Context, now time.Time, found []finding, resu
 	result.Outcome, result.Reason = Skipped, ReasonNoDatabases
 	if len(found) == 0 {
 		m.logger.LogAttrs(ctx, slog.LevelWarn, "heartbeat skipped", slog.String("reason", string(ReasonNoDatabases)))
+		m.signal(ctx, now, result)
 		return
 	}
 	result.Reason = found[0].Reason
@@ -802,25 +821,36 @@ func (m *Monitor) skip(ctx context.Context, now time.Time, found []finding, resu
 		}
 		m.logger.LogAttrs(ctx, level, "heartbeat skipped", attrs...)
 	}
-	m.signal(ctx, now, result.Unhealthy)
+	m.signal(ctx, now, result)
 }
 
 // signal sends the failure signal if it is due. Its outcome is told in the log
 // only, since the Result is about the heartbeat.
-func (m *Monitor) signal(ctx context.Context, now time.Time, unhealthy []DatabaseStatus) {
+func (m *Monitor) signal(ctx context.Context, now time.Time, result *Result) {
 	m.mu.Lock()
-	if !m.signalled && slices.ContainsFunc(unhealthy, m.wasHealthy) {
-		m.signalled = true
-		for _, t := range m.failTargets {
-			t.missed = true
-		}
+	lost := slices.ContainsFunc(result.Unhealthy, m.wasHealthy)
+	if lost {
+		m.lostAt = later(m.lostAt, result.Time)
 	}
+	m.setLost(lost)
 	m.mu.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
 	if due, _ := m.reserve(m.failTargets, now, true); len(due) > 0 {
 		_ = m.ping(ctx, due, "heartbeat failure signal sent", "heartbeat failure signal failed")
+	}
+}
+
+// setLost makes the failure signal due when databases are lost, and no longer due
+// when they are not. It is called with m.mu held.
+func (m *Monitor) setLost(lost bool) {
+	if lost == m.lost {
+		return
+	}
+	m.lost = lost
+	for _, t := range m.failTargets {
+		t.missed = lost
 	}
 }
 

@@ -380,22 +380,138 @@ func TestS3_SlowReporter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var at []time.Duration
-		slow := 30 * time.Second
+		slow := []time.Duration{30 * time.Second}
 		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
 			at = append(at, time.Since(start))
 			return nil
 		}), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", func() time.Time {
-			time.Sleep(slow)
+			if len(slow) > 0 {
+				time.Sleep(slow[0])
+				slow = slow[1:]
+			}
 			return time.Now()
 		}}}, &heartbeat.Options{Logger: quiet})
 		require.NoError(t, err)
 		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
-		slow = 0
 		time.Sleep(30 * time.Second)
 		require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
 		time.Sleep(30 * time.Second)
 		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
 		require.Equal(t, minutes(0.5, 1.5), at)
+	})
+}
+
+// H1: no ping leaves on a verdict that a blocking reporter has made old.
+func TestH1_VerdictIsNotOld(t *testing.T) {
+	for _, test := range []struct {
+		blocked time.Duration
+		outcome heartbeat.Outcome
+	}{{10 * time.Minute, heartbeat.Skipped}, {4 * time.Minute, heartbeat.Sent}} {
+		synctest.Test(t, func(t *testing.T) {
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			db.Record(time.Now())
+			block := test.blocked
+			m, err := heartbeat.New(&heartbeattest.Pinger{}, []heartbeat.SyncReporter{db, reporterFunc{"/data/slow.db", func() time.Time {
+				at := time.Now()
+				time.Sleep(block)
+				block = 0
+				return at
+			}}}, &heartbeat.Options{Logger: quiet})
+			require.NoError(t, err)
+			require.Equal(t, test.outcome, m.Beat(t.Context()).Outcome)
+		})
+	}
+}
+
+// The failure signal is about databases that were healthy, and about no others.
+func TestFailureSignal_WhoseOutage(t *testing.T) {
+	var signals int
+	lost := errors.New("lost")
+	err := lost
+	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+		signals++
+		return err
+	})})
+	beat := func(want int, why string) {
+		t.Helper()
+		f.clock.Advance(time.Minute)
+		f.Beat(t.Context())
+		require.Equal(t, want, signals, why)
+	}
+	beat(0, "all healthy")
+	fresh := heartbeattest.NewReporter("/data/new.db")
+	require.NoError(t, f.Add(fresh))
+	beat(0, "the new one has not been healthy")
+	f.clock.Advance(time.Hour)
+	beat(1, "the old one is stale")
+	beat(2, "the signal was lost")
+	f.reporter.Set(f.clock.Now())
+	beat(2, "the old one has recovered")
+	f.clock.Advance(time.Hour)
+	beat(3, "another outage")
+	require.True(t, f.Remove("/data/app.db"))
+	beat(3, "the old one is gone")
+	require.True(t, f.Remove("/data/new.db"))
+	beat(3, "there are none")
+	require.NoError(t, f.Add(f.reporter))
+	beat(3, "it was added again, stale, and so has not been healthy yet")
+	err = nil
+	f.reporter.Set(f.clock.Now())
+	beat(3, "all healthy again")
+	f.clock.Advance(time.Hour)
+	beat(4, "and lost")
+	beat(4, "once")
+}
+
+// A healthy check that an unhealthy one overtakes does not end its outage.
+func TestFailureSignal_Overtaken(t *testing.T) {
+	signals := 0
+	hold, held := make(chan struct{}), make(chan struct{}, 1)
+	var slow sync.Once
+	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
+	f.Beat(t.Context())
+	require.NoError(t, f.Add(reporterFunc{"/data/slow.db", func() time.Time {
+		slow.Do(func() {
+			held <- struct{}{}
+			<-hold
+		})
+		return f.clock.Now()
+	}}))
+	done := make(chan heartbeat.Result)
+	go func() { done <- f.Beat(t.Context()) }()
+	<-held
+	f.Remove("/data/slow.db")
+	f.clock.Advance(900 * time.Millisecond)
+	f.reporter.Set(epoch.Add(-time.Hour))
+	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+	require.Equal(t, 1, signals)
+	close(hold)
+	<-done
+	f.clock.Advance(time.Minute)
+	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+	require.Equal(t, 1, signals, "one outage, one signal")
+}
+
+// S2: once a Beat got it out, Run makes no further attempt before the next beat.
+func TestS2_BeatGetsItOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		db := heartbeat.NewSyncTracker("/data/app.db")
+		var checks []time.Duration
+		m, err := heartbeat.New(&heartbeattest.Pinger{}, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+			MaxSyncAge: time.Hour, Logger: quiet,
+			OnResult: func(r heartbeat.Result) { checks = append(checks, r.Time.Sub(start)) },
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+		defer cancel()
+		time.AfterFunc(30*time.Second, func() {
+			db.Record(time.Now())
+			m.Beat(ctx)
+		})
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, minutes(0, 0.5, 5), checks)
+		require.Equal(t, heartbeat.Sent, m.Status().LastResult.Outcome)
 	})
 }
 

@@ -25,8 +25,8 @@ import (
 //
 // Ping blocks until the heartbeat is known to have arrived (nil) or not (an
 // error), and returns soon after ctx is done. A [Monitor] calls it with a ctx
-// that ends after [MinInterval], never twice at once, and takes a panic for a
-// failure. A Pinger that is also a [fmt.Stringer] is named by it in log lines.
+// that ends after [MinInterval], never twice at once for one target, and takes a
+// panic for a failure. A Pinger that is also a [fmt.Stringer] is named by it in log lines.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -120,14 +120,15 @@ func logName(p Pinger) (name string) {
 	return ""
 }
 
-// errorName tells p, the i-th target, from the others in a joined error. The
-// URL that an HTTPPinger shows in the log is a credential that must not travel
-// in errors, so it is named by its scheme and host there.
+// errorName tells p, the i-th target, from the others in a joined error. A URL
+// that a pinger shows in the log is a credential that must not travel in errors:
+// it is named by its scheme and host there.
 func errorName(p Pinger, i int) string {
-	if h, ok := p.(*HTTPPinger); ok && h != nil && h.endpoint != nil {
-		return h.endpoint.origin
+	name := logName(p)
+	if u, err := url.Parse(name); err == nil && u.Host != "" {
+		return u.Scheme + "://" + u.Host
 	}
-	if name := logName(p); name != "" {
+	if name != "" {
 		return name
 	}
 	return "target " + strconv.Itoa(i+1)
@@ -137,7 +138,7 @@ const (
 	// defaultTimeout is what Healthchecks.io advises for a ping.
 	defaultTimeout = 10 * time.Second
 
-	maxRedirects  = 10        // as net/http has it
+	maxRedirects  = 10        // how many are followed
 	maxBody       = 64 << 10  // an answer's bytes that are read, to leave the connection reusable
 	maxHeader     = 64 << 10  // an answer's header bytes that are taken
 	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
@@ -174,26 +175,22 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// needsOperator reports whether err will not mend itself: the URL is wrong, or
-// what it names is gone or closed to us.
-func needsOperator(err error) bool {
-	if status, ok := errors.AsType[*StatusError](err); ok {
+// advice says what an error asks for: to wait so long before the next attempt,
+// and for the operator, where it will not mend itself, since the URL is wrong, or
+// what it names is gone or closed to us. An error is a pinger's code, which may
+// panic.
+func advice(err error) (wait time.Duration, operator bool) {
+	defer func() { _ = recover() }()
+	if status, ok := errors.AsType[*StatusError](err); ok && status != nil {
 		switch status.Code {
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			return min(status.RetryAfter, maxRetryAfter), false
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 			http.StatusNotFound, http.StatusConflict, http.StatusGone:
-			return true
+			return 0, true
 		}
 	}
-	return errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found")
-}
-
-// retryAfter is how long err asks to wait before the next attempt.
-func retryAfter(err error) time.Duration {
-	status, ok := errors.AsType[*StatusError](err)
-	if !ok || status.Code != http.StatusTooManyRequests && status.Code != http.StatusServiceUnavailable {
-		return 0
-	}
-	return min(status.RetryAfter, maxRetryAfter)
+	return 0, errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found")
 }
 
 // HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
@@ -400,7 +397,7 @@ func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) err
 			return errInsecureRedirect
 		}
 		req.Header.Del("Referer") // net/http puts the URL it came from there
-		if !strings.EqualFold(hostPort(req.URL), hostPort(e.request.URL)) {
+		if !sameHost(e.request.URL, req.URL) {
 			for name := range e.header {
 				req.Header.Del(name)
 			}
@@ -421,12 +418,18 @@ var (
 	errInsecureRedirect = errors.New("refused a redirect from https to http")
 )
 
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+// sameHost reports whether a redirect stays on the host, and on its port unless
+// it only leads from http to https.
+func sameHost(from, to *url.URL) bool {
+	upgrade := port(from) == "80" && port(to) == "443" && to.Scheme == "https"
+	return strings.EqualFold(from.Hostname(), to.Hostname()) && (port(from) == port(to) || upgrade)
+}
+
+func port(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
 	}
-	return net.JoinHostPort(u.Hostname(), port)
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }
 
 // String returns the URL as logs may show it: without a password in it; with
@@ -604,6 +607,7 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 // are too common to look for.
 func secretsOf(u *url.URL, header http.Header) []string {
 	parts := append(strings.Split(u.EscapedPath(), "/"), strings.Split(u.Path, "/")...)
+	parts = append(parts, u.EscapedPath(), u.Path) // whose segments may be too short
 	parts = append(parts, u.RawQuery, u.Fragment)
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		key, value, ok := strings.Cut(pair, "=")

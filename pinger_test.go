@@ -1370,7 +1370,8 @@ func TestHeadersOnRedirect(t *testing.T) {
 	}
 }
 
-// P3: a redirect from another host back to the first brings the headers back.
+// P3: a redirect from another host back to the first brings the headers back, and
+// one from http to https on the same host keeps them.
 func TestHeadersOnRedirectAndBack(t *testing.T) {
 	t.Parallel()
 	var got []string
@@ -1386,7 +1387,7 @@ func TestHeadersOnRedirectAndBack(t *testing.T) {
 		})},
 	})
 	require.NoError(t, p.Ping(t.Context()))
-	require.Equal(t, []string{"http://a.example/1 k3y virtual.example", "http://b.example/2", "http://b.example/3", "http://A.example:80/4 k3y", "https://a.example/5"}, got)
+	require.Equal(t, []string{"http://a.example/1 k3y virtual.example", "http://b.example/2", "http://b.example/3", "http://A.example:80/4 k3y", "https://a.example/5 k3y"}, got)
 }
 
 // P3: the caller's CheckRedirect is asked as well, after ours, and may end it.
@@ -2282,4 +2283,61 @@ func TestHeaderNameWithSpace(t *testing.T) {
 	}
 	_, err := heartbeat.NewHTTPPinger("http://server.example", &heartbeat.HTTPOptions{Header: http.Header{"X!~": {"v"}}})
 	require.NoError(t, err)
+}
+
+// P6: what a pinger returns is its code too, and may panic or ask the Monitor.
+func TestPingerErrorMisbehaves(t *testing.T) {
+	var m *heartbeat.Monitor
+	for name, result := range map[string]error{
+		"nil StatusError": (*heartbeat.StatusError)(nil),
+		"panics":          badError{func() { panic("boom") }},
+		"re-entrant":      badError{func() { m.Status() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var err error
+			m, err = heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { return result }),
+				[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+			require.NoError(t, err)
+			require.Equal(t, heartbeat.Failed, m.Beat(t.Context()).Outcome)
+			require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+		})
+	}
+}
+
+type badError struct{ do func() }
+
+func (e badError) Error() string { return "bad" }
+func (e badError) As(any) bool   { e.do(); return false }
+
+// P6: a pinger that is a nil pointer fails, and Run ends as ever.
+func TestNilHTTPPinger(t *testing.T) {
+	for _, p := range []*heartbeat.HTTPPinger{nil, {}} {
+		m, err := heartbeat.New(heartbeat.MultiPinger(p, p), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, heartbeat.Failed, m.Beat(t.Context()).Outcome)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- m.Run(ctx) }()
+		cancel()
+		require.NoError(t, <-done)
+	}
+}
+
+// P5: a pinger that wraps an HTTPPinger shows its URL in the log, and in no error.
+func TestWrappedPingerInErrors(t *testing.T) {
+	inner := newPinger(t, "http://server.example/s3cr3t", viaFunc(func(req *http.Request) (*http.Response, error) {
+		return answerWith(req, 500, nil, ""), nil
+	}))
+	m, err := heartbeat.New(heartbeat.MultiPinger(struct{ *heartbeat.HTTPPinger }{inner}, heartbeat.PingerFunc(func(context.Context) error { return nil })),
+		[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	require.EqualError(t, m.Beat(t.Context()).Err, "http://server.example: heartbeat: server answered 500 Internal Server Error")
+}
+
+// P5: a path whose parts are short is a credential as a whole.
+func TestShortPathSegments(t *testing.T) {
+	p := newPinger(t, "http://server.example/a1b/c2d", viaFunc(func(req *http.Request) (*http.Response, error) {
+		return nil, errors.New("cannot reach " + req.URL.Path)
+	}))
+	require.NotContains(t, p.Ping(t.Context()).Error(), "a1b")
 }

@@ -84,7 +84,7 @@ func unmarshalDuration[T ~int64](key string) func(*T, []byte) error {
 		}
 		parsed, err := time.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("%s: %q is not a duration such as 30s or 5m", key, text)
+			return fmt.Errorf("%s: not a duration such as 30s or 5m", key) // its value may be a misplaced URL
 		}
 		if parsed <= 0 {
 			return fmt.Errorf("%s: %s is not positive", key, text)
@@ -107,6 +107,9 @@ func yamlError(path string, err error) error {
 	}
 	if at.Prev != nil && at.Prev.Type == token.MappingValueType && at.Prev.Prev != nil {
 		message = at.Prev.Prev.Value + ": " + message
+	}
+	if strings.Contains(message, "://") {
+		message = "a URL is where none belongs" // and may be a secret one
 	}
 	return fmt.Errorf("%s:%d:%d: %s", path, at.Position.Line, at.Position.Column, message)
 }
