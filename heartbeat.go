@@ -123,10 +123,6 @@ type Options struct {
 	OnResult func(Result)
 }
 
-// maxCheckTime is how long a check may take for its verdict to hold when the ping
-// goes out.
-const maxCheckTime = time.Second
-
 // maxCallbacks is how many calls of OnResult may be under way.
 const maxCallbacks = 100
 
@@ -619,6 +615,10 @@ func (m *Monitor) Beat(ctx context.Context) Result {
 	return result
 }
 
+// maxCheckTime is how long a check may take for its verdict to hold when the ping
+// goes out.
+const maxCheckTime = time.Second
+
 // check makes one check: it judges, and pings the targets that are ready or,
 // with missedOnly, those of them that owe a beat. It also returns when the
 // judgement was done, which is when attempts begin.
@@ -636,9 +636,11 @@ func (m *Monitor) check(ctx context.Context, missedOnly bool) (result Result, ju
 		judgedAt = m.clock.Now()
 	}
 	if count > 0 && len(found) == 0 {
-		m.beat(ctx, judgedAt, addedCount, missedOnly, &result)
+		m.endOutage(result.Time, addedCount)
+		m.beat(ctx, judgedAt, missedOnly, &result)
 	} else {
-		m.skip(ctx, judgedAt, found, &result)
+		m.skip(ctx, found, &result)
+		m.signal(ctx, judgedAt, &result)
 	}
 	m.mu.Lock()
 	m.lastResult = result
@@ -670,14 +672,7 @@ func (m *Monitor) report(ctx context.Context, result Result) {
 }
 
 // beat pings the targets that are due, after a check that found all healthy.
-func (m *Monitor) beat(ctx context.Context, now time.Time, addedCount uint64, missedOnly bool, result *Result) {
-	m.mu.Lock()
-	m.healthyCount = max(m.healthyCount, addedCount)
-	if !result.Time.Before(m.lostAt) { // else an unhealthy check overtook this one
-		m.setLost(false)
-	}
-	m.mu.Unlock()
-
+func (m *Monitor) beat(ctx context.Context, now time.Time, missedOnly bool, result *Result) {
 	if ctx.Err() != nil {
 		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ctx.Err())
 		return
@@ -728,8 +723,7 @@ func (m *Monitor) ping(ctx context.Context, targets []*target, sent, failed stri
 	defer cancel()
 	errs := make([]error, len(targets))
 	pingAll(targets, func(i int, t *target) {
-		err := errPingerExited
-		defer func() { // also when the pinger calls runtime.Goexit
+		pingOnce(pingCtx, t.pinger, func(err error) {
 			wait, operator := advice(err)
 			m.settle(t, err, wait)
 			if err != nil && t.errName != "" {
@@ -738,8 +732,7 @@ func (m *Monitor) ping(ctx context.Context, targets []*target, sent, failed stri
 				errs[i] = err
 			}
 			m.logPing(ctx, t, err, operator, sent, failed)
-		}()
-		err = pingOnce(pingCtx, t.pinger)
+		})
 	})
 	if len(errs) == 1 {
 		return errs[0]
@@ -790,11 +783,10 @@ func (t *target) withURL(attrs ...slog.Attr) []slog.Attr {
 
 // skip tells why there is no heartbeat, after a check that did not find all
 // healthy.
-func (m *Monitor) skip(ctx context.Context, now time.Time, found []finding, result *Result) {
+func (m *Monitor) skip(ctx context.Context, found []finding, result *Result) {
 	result.Outcome, result.Reason = Skipped, ReasonNoDatabases
 	if len(found) == 0 {
 		m.logger.LogAttrs(ctx, slog.LevelWarn, "heartbeat skipped", slog.String("reason", string(ReasonNoDatabases)))
-		m.signal(ctx, now, result)
 		return
 	}
 	result.Reason = found[0].Reason
@@ -821,10 +813,21 @@ func (m *Monitor) skip(ctx context.Context, now time.Time, found []finding, resu
 		}
 		m.logger.LogAttrs(ctx, level, "heartbeat skipped", attrs...)
 	}
-	m.signal(ctx, now, result)
 }
 
-// signal sends the failure signal if it is due. Its outcome is told in the log
+// endOutage records that a check that began then found all databases healthy, of
+// the first addedCount ever added.
+func (m *Monitor) endOutage(began time.Time, addedCount uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.healthyCount = max(m.healthyCount, addedCount)
+	if !began.Before(m.lostAt) { // else an unhealthy check overtook this one
+		m.setLost(false)
+	}
+}
+
+// signal sends the failure signal if it is due, after a check that did not find
+// all healthy. Its outcome is told in the log
 // only, since the Result is about the heartbeat.
 func (m *Monitor) signal(ctx context.Context, now time.Time, result *Result) {
 	m.mu.Lock()

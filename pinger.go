@@ -26,7 +26,8 @@ import (
 // Ping blocks until the heartbeat is known to have arrived (nil) or not (an
 // error), and returns soon after ctx is done. A [Monitor] calls it with a ctx
 // that ends after [MinInterval], never twice at once for one target, and takes a
-// panic for a failure. A Pinger that is also a [fmt.Stringer] is named by it in log lines.
+// panic for a failure. A Pinger that is also a [fmt.Stringer] is named by it in
+// log lines.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -65,19 +66,14 @@ func (m multiPinger) Ping(ctx context.Context) error {
 	}
 	errs := make([]error, len(m))
 	pingAll(m, func(i int, p Pinger) {
-		err := errPingerExited
-		defer func() {
+		pingOnce(ctx, p, func(err error) {
 			if err != nil {
 				errs[i] = fmt.Errorf("%s: %w", errorName(p, i), err)
 			}
-		}()
-		err = pingOnce(ctx, p)
+		})
 	})
 	return errors.Join(errs...)
 }
-
-// errPingerExited is what becomes of a ping that calls runtime.Goexit.
-var errPingerExited = errors.New("heartbeat: pinger ended its goroutine")
 
 // pingAll calls ping for each target at once and waits for them all. A slow or
 // failing one does not touch the others: so the group's shared context and
@@ -97,14 +93,17 @@ func pingAll[T any](targets []T, ping func(i int, t T)) {
 	_ = group.Wait()
 }
 
-// pingOnce pings p, and makes an error of a panic.
-func pingOnce(ctx context.Context, p Pinger) (err error) {
+// pingOnce pings p, and tells done what came of it also where p panics or ends its
+// goroutine.
+func pingOnce(ctx context.Context, p Pinger, done func(error)) {
+	err := errors.New("heartbeat: pinger ended its goroutine") // by runtime.Goexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
 		}
+		done(err)
 	}()
-	return p.Ping(ctx)
+	err = p.Ping(ctx)
 }
 
 // logName is what p calls itself, or "" where it does not or panics over it.
@@ -607,8 +606,8 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 // are too common to look for.
 func secretsOf(u *url.URL, header http.Header) []string {
 	parts := append(strings.Split(u.EscapedPath(), "/"), strings.Split(u.Path, "/")...)
-	parts = append(parts, u.EscapedPath(), u.Path) // whose segments may be too short
-	parts = append(parts, u.RawQuery, u.Fragment)
+	// The whole path too, since its segments may be too short.
+	parts = append(parts, u.EscapedPath(), u.Path, u.RawQuery, u.Fragment)
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
