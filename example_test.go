@@ -230,8 +230,8 @@ func ExampleMonitor_Status_healthz() {
 		clock.Advance(time.Hour)
 	}
 	// Output:
-	// 200 {"healthy":true,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}
-	// 503 {"healthy":false,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z","reason":"last sync too old"}]}
+	// 200 {"healthy":true,"interval":300000000000,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}
+	// 503 {"healthy":false,"interval":300000000000,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z","reason":"last sync too old"}]}
 }
 
 // What a daemon's "status" command may print.

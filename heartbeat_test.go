@@ -123,6 +123,13 @@ func offsets(t *testing.T, d time.Duration, opts heartbeat.Options, ping func(n 
 	return at
 }
 
+func seconds(n ...float64) (at []time.Duration) {
+	for _, n := range n {
+		at = append(at, time.Duration(n*float64(time.Second)))
+	}
+	return at
+}
+
 func minutes(n ...float64) (at []time.Duration) {
 	for _, n := range n {
 		at = append(at, time.Duration(n*float64(time.Minute)))
@@ -297,12 +304,12 @@ func TestS3_RetryBeforeGridPoint(t *testing.T) {
 	require.Equal(t, minutes(0, 1, 2, 3, 4.5), at)
 }
 
-// S2: a skipped beat is checked again a minute later.
+// S2: a skipped beat is checked again every ten seconds.
 func TestS2_RetrySkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		tracker := heartbeat.NewSyncTracker("/data/app.db")
-		time.AfterFunc(150*time.Second, func() { tracker.Record(time.Now()) })
+		time.AfterFunc(25*time.Second, func() { tracker.Record(time.Now()) })
 		var checks, pings []time.Duration
 		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
 			pings = append(pings, time.Since(start))
@@ -316,8 +323,8 @@ func TestS2_RetrySkipped(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
 		defer cancel()
 		require.NoError(t, m.Run(ctx))
-		require.Equal(t, minutes(3, 5, 10), pings)
-		require.Equal(t, minutes(0, 1, 2, 3, 5, 10), checks)
+		require.Equal(t, minutes(0.5, 5, 10), pings)
+		require.Equal(t, seconds(0, 10, 20, 30, 300, 600), checks)
 	})
 }
 
@@ -346,33 +353,48 @@ func TestS2_RetryOnlyMissed(t *testing.T) {
 	})
 }
 
-// S2: a retry that could hang into the next beat of the others is made with that
-// beat, which is on time; a lone target has no one to wait for.
-func TestS2_RetryHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
-		var good, bad []time.Duration
-		m, err := heartbeat.New(heartbeat.MultiPinger(
-			heartbeat.PingerFunc(func(context.Context) error {
-				good = append(good, time.Since(start))
-				return nil
-			}),
-			heartbeat.PingerFunc(func(context.Context) error {
-				bad = append(bad, time.Since(start))
-				time.Sleep(10 * time.Second) // the default timeout
-				return errors.New("timeout")
-			}),
-		), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Interval: 66 * time.Second, Logger: quiet})
-		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		require.NoError(t, m.Run(ctx))
-		require.Equal(t, minutes(0, 1.1, 2.2, 3.3, 4.4), good)
-		require.Equal(t, good, bad)
-	})
+// S2, P6: a ping that hangs is cut short where the other target's next beat is due;
+// a lone target has no one to wait for.
+func TestS2_P6_RetryHangs(t *testing.T) {
+	for interval := 61 * time.Second; interval < 2*time.Minute; interval += 7 * time.Second {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			var good []time.Duration
+			m, err := heartbeat.New(heartbeat.MultiPinger(
+				heartbeat.PingerFunc(func(context.Context) error {
+					good = append(good, time.Since(start))
+					return nil
+				}),
+				heartbeat.PingerFunc(func(ctx context.Context) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}),
+			), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Interval: interval, Logger: quiet})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*interval-1)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+			require.Len(t, good, 10)
+			for k, at := range good {
+				require.Equal(t, time.Duration(k)*interval, at)
+			}
+		})
+	}
 	require.Equal(t, minutes(0, 1, 2, 3, 4), offsets(t, 5*time.Minute-1, heartbeat.Options{Interval: 66 * time.Second}, func(int) error {
 		return errors.New("lost")
 	}))
+}
+
+// S2: what never left is tried again every ten seconds, until the next beat.
+func TestS2_RetryNotSent(t *testing.T) {
+	notSent := fmt.Errorf("dial: %w", heartbeat.ErrNotSent)
+	require.Equal(t, seconds(0, 10, 20, 300, 310), offsets(t, 8*time.Minute, heartbeat.Options{}, func(n int) error {
+		if n == 3 || n == 5 {
+			return nil
+		}
+		return notSent
+	}))
+	require.Len(t, offsets(t, 5*time.Minute-1, heartbeat.Options{Interval: time.Minute}, func(int) error { return notSent }), 30)
 }
 
 // S3: the minute counts from when a ping goes out, however long the reporters took.
@@ -505,12 +527,12 @@ func TestS2_BeatGetsItOut(t *testing.T) {
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 		defer cancel()
-		time.AfterFunc(30*time.Second, func() {
+		time.AfterFunc(25*time.Second, func() {
 			db.Record(time.Now())
 			m.Beat(ctx)
 		})
 		require.NoError(t, m.Run(ctx))
-		require.Equal(t, minutes(0, 0.5, 5), checks)
+		require.Equal(t, seconds(0, 10, 20, 25, 300), checks)
 		require.Equal(t, heartbeat.Sent, m.Status().LastResult.Outcome)
 	})
 }
@@ -687,7 +709,9 @@ func TestS6_FailureIsAnAttempt(t *testing.T) {
 // L1, L2: the lines are those of the users' documentation.
 func TestL1_L2_Lines(t *testing.T) {
 	f := newFixture(t, heartbeat.Options{})
-	require.Equal(t, heartbeat.Result{Time: epoch, Outcome: heartbeat.Sent, Databases: 1}, f.Beat(t.Context()))
+	require.Equal(t, heartbeat.Result{
+		Time: epoch, Outcome: heartbeat.Sent, Databases: 1, Targets: []heartbeat.TargetResult{{Name: "https://hc-ping.com"}},
+	}, f.Beat(t.Context()))
 	require.Equal(t, "level=INFO msg=\"heartbeat sent\" url=https://hc-ping.com/abc123\n", f.log.take())
 
 	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
@@ -799,12 +823,14 @@ func TestStatus(t *testing.T) {
 	f := newFixture(t, heartbeat.Options{})
 	require.Equal(t, heartbeat.Status{
 		Healthy:   true,
+		Interval:  heartbeat.DefaultInterval,
 		Databases: []heartbeat.DatabaseStatus{{Path: "/data/app.db", LastSyncAt: epoch}},
 	}, f.Status())
 	sent := f.Beat(t.Context())
 	f.clock.Advance(time.Hour)
 	status := f.Status()
 	require.Equal(t, heartbeat.Status{
+		Interval:   heartbeat.DefaultInterval,
 		LastResult: sent,
 		LastSentAt: epoch,
 		Databases:  []heartbeat.DatabaseStatus{{Path: "/data/app.db", LastSyncAt: epoch, Reason: heartbeat.ReasonStale}},
@@ -950,10 +976,11 @@ func TestJSON(t *testing.T) {
 		require.NoError(t, err)
 		return string(text)
 	}
-	require.JSONEq(t, `{"healthy":true,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}`, toJSON(f.Status()))
+	require.JSONEq(t, `{"healthy":true,"interval":300000000000,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}`, toJSON(f.Status()))
 	f.pinger.Fail(errors.New("connection refused"))
 	result := f.Beat(t.Context())
-	require.JSONEq(t, `{"time":"2026-01-01T00:00:00Z","outcome":"failed","databases":1,"error":"connection refused"}`, toJSON(result))
+	require.JSONEq(t, `{"time":"2026-01-01T00:00:00Z","outcome":"failed","databases":1,"error":"connection refused",
+		"targets":[{"name":"https://hc-ping.com","error":"connection refused"}]}`, toJSON(result))
 	f.log.take()
 	f.log.logger(slog.LevelInfo).Info("checked", "result", result)
 	require.Equal(t, "level=INFO msg=checked result.outcome=failed result.databases=1 result.error=\"connection refused\"\n", f.log.take())
@@ -963,7 +990,7 @@ func TestJSON(t *testing.T) {
 	want := `{"time":"2026-01-01T00:00:00Z","outcome":"skipped","reason":"database not synced","databases":1,
 		"unhealthy":[{"path":"/data/app.db","reason":"database not synced"}]}`
 	require.JSONEq(t, want, toJSON(result))
-	require.JSONEq(t, `{"healthy":false,"last_result":`+want+`,"databases":[{"path":"/data/app.db","reason":"database not synced"}]}`, toJSON(f.Status()))
+	require.JSONEq(t, `{"healthy":false,"interval":300000000000,"last_result":`+want+`,"databases":[{"path":"/data/app.db","reason":"database not synced"}]}`, toJSON(f.Status()))
 	f.log.take()
 	f.log.logger(slog.LevelInfo).Info("checked", "result", result)
 	require.Equal(t, "level=INFO msg=checked result.outcome=skipped result.databases=1 result.reason=\"database not synced\" result.unhealthy=1\n", f.log.take())

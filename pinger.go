@@ -65,46 +65,60 @@ func (m multiPinger) Ping(ctx context.Context) error {
 		return errors.New("heartbeat: MultiPinger has no pingers")
 	}
 	errs := make([]error, len(m))
-	pingAll(m, func(i int, p Pinger) {
-		pingOnce(ctx, p, func(err error) {
-			if err != nil {
-				errs[i] = fmt.Errorf("%s: %w", errorName(p, i), err)
-			}
-		})
+	pingAll(len(m), func(i int) {
+		if err := callPinger(ctx, m[i]); err != nil {
+			errs[i] = fmt.Errorf("%s: %w", targetName(m[i], i), err)
+		}
 	})
 	return errors.Join(errs...)
 }
 
-// pingAll calls ping for each target at once and waits for them all. A slow or
-// failing one does not touch the others: so the group's shared context and
-// first error are not used.
-func pingAll[T any](targets []T, ping func(i int, t T)) {
-	if len(targets) == 1 { // the usual case needs no goroutine
-		ping(0, targets[0])
-		return
-	}
+func pingAll(n int, ping func(i int)) {
 	var group errgroup.Group
-	for i, t := range targets {
+	for i := range n {
 		group.Go(func() error {
-			ping(i, t)
+			ping(i)
 			return nil
 		})
 	}
 	_ = group.Wait()
 }
 
-// pingOnce pings p, and tells done what came of it also where p panics or ends its
-// goroutine.
-func pingOnce(ctx context.Context, p Pinger, done func(error)) {
-	err := errors.New("heartbeat: pinger ended its goroutine") // by runtime.Goexit
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
-		}
-		done(err)
+func callPinger(ctx context.Context, p Pinger) error {
+	done := make(chan error, 1)
+	go func() {
+		err := errors.New("heartbeat: pinger ended its goroutine")
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
+			}
+			done <- err
+		}()
+		err = p.Ping(ctx)
 	}()
-	err = p.Ping(ctx)
+	return <-done
 }
+
+type pingVerdict struct {
+	notSent    bool
+	retryAfter time.Duration
+	hint       string
+}
+
+func classify(err error) (v pingVerdict) {
+	defer func() { _ = recover() }()
+	v.notSent = errors.Is(err, ErrNotSent)
+	wait, op := advice(err)
+	v.retryAfter = wait
+	if op {
+		v.hint = "unlikely to mend itself: check the ping URL, and the check it names at the service"
+	}
+	return v
+}
+
+func samePinger(a, b Pinger) bool { return false }
+func isNilPinger(p Pinger) bool   { return p == nil }
+func publicText(err error) string { return err.Error() }
 
 // logName is what p calls itself, or "" where it does not or panics over it.
 func logName(p Pinger) (name string) {
@@ -119,10 +133,10 @@ func logName(p Pinger) (name string) {
 	return ""
 }
 
-// errorName tells p, the i-th target, from the others in a joined error. A URL
+// targetName tells p, the i-th target, from the others in a joined error. A URL
 // that a pinger shows in the log is a credential that must not travel in errors:
 // it is named by its scheme and host there.
-func errorName(p Pinger, i int) string {
+func targetName(p Pinger, i int) string {
 	name := logName(p)
 	if u, err := url.Parse(name); err == nil && u.Host != "" {
 		return u.Scheme + "://" + u.Host
@@ -216,7 +230,13 @@ type HTTPOptions struct {
 	// RedactURL shows only the URL's scheme and host in logs. A ping URL is a
 	// credential: set it where logs are read by people who must not have it.
 	RedactURL bool
+
+	Body string
+	Name string
 }
+
+// ErrNotSent is the error of a ping of which no byte has left.
+var ErrNotSent = errors.New("heartbeat: not sent")
 
 // An HTTPPinger is a [Pinger] that requests a URL. Create one with
 // [NewHTTPPinger]. It may be used from several goroutines at once.

@@ -130,7 +130,7 @@ func newPinger(t *testing.T, url string, opts *heartbeat.HTTPOptions) *heartbeat
 	return p
 }
 
-const hint = " hint=will not mend itself: check the ping URL, and the check it names at the service"
+const hint = " hint=unlikely to mend itself: check the ping URL, and the check it names at the service"
 
 // ---- What the services answer -------------------------------------------------
 
@@ -2064,8 +2064,8 @@ func TestFailureSignalUnderRun(t *testing.T) {
 		err  error
 		want []time.Duration
 	}{
-		{errors.New("no route"), []time.Duration{10 * time.Minute, 11 * time.Minute}},
-		{&heartbeat.StatusError{Code: 503, RetryAfter: 150 * time.Second}, []time.Duration{10 * time.Minute, 13 * time.Minute}},
+		{errors.New("no route"), []time.Duration{5*time.Minute + 1, 6*time.Minute + 1}},
+		{&heartbeat.StatusError{Code: 503, RetryAfter: 150 * time.Second}, []time.Duration{5*time.Minute + 1, 5*time.Minute + 1 + 150*time.Second}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
@@ -2189,15 +2189,15 @@ func TestConfigErrors(t *testing.T) {
 		want   string
 	}{
 		{heartbeat.Config{}, "heartbeat: neither heartbeat-url nor heartbeat-urls is set; set one, or leave heartbeats off"},
-		{heartbeat.Config{FailURL: a}, "heartbeat: neither heartbeat-url nor heartbeat-urls is set; set one, or leave heartbeats off"},
+		{heartbeat.Config{FailURL: a}, "heartbeat: heartbeat-fail-url: set without a URL to ping; set heartbeat-url too"},
 		{heartbeat.Config{URL: "ftp://s3cr3t"}, about("heartbeat-url", "has a scheme other than http and https")},
 		{heartbeat.Config{URL: a, URLs: []string{b, "s3cr3t"}}, about("heartbeat-urls[1]", "has no scheme (http or https)")},
 		{heartbeat.Config{URLs: []string{a, ""}}, about("heartbeat-urls[1]", "is empty")},
 		{heartbeat.Config{URL: a, FailURL: "https:///s3cr3t"}, about("heartbeat-fail-url", "has no host")},
-		{heartbeat.Config{URL: a, URLs: []string{b, a}}, "heartbeat: heartbeat-urls[1] is the same URL as heartbeat-url"},
-		{heartbeat.Config{URLs: []string{a, b, b}}, "heartbeat: heartbeat-urls[2] is the same URL as heartbeat-urls[1]"},
-		{heartbeat.Config{URL: a, FailURL: a}, "heartbeat: heartbeat-fail-url is the same URL as heartbeat-url"},
-		{heartbeat.Config{URLs: []string{a, b}, FailURL: b}, "heartbeat: heartbeat-fail-url is the same URL as heartbeat-urls[1]"},
+		{heartbeat.Config{URL: a, URLs: []string{b, a}}, "heartbeat: heartbeat-urls[1]: the same URL as heartbeat-url; leave one of them out"},
+		{heartbeat.Config{URLs: []string{a, b, b}}, "heartbeat: heartbeat-urls[2]: the same URL as heartbeat-urls[1]; leave one of them out"},
+		{heartbeat.Config{URL: a, FailURL: a}, "heartbeat: heartbeat-fail-url: the same URL as heartbeat-url; leave one of them out"},
+		{heartbeat.Config{URLs: []string{a, b}, FailURL: b}, "heartbeat: heartbeat-fail-url: the same URL as heartbeat-urls[1]; leave one of them out"},
 	} {
 		m, err := row.config.NewMonitor(fresh(), nil)
 		require.Nil(t, m)

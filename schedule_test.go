@@ -23,7 +23,8 @@ import (
 var (
 	histories  = flag.Int("heartbeat.histories", 300, "how many random histories TestSchedule runs")
 	seed       = flag.Uint64("heartbeat.seed", 0, "the one history that TestSchedule runs; 0: -heartbeat.histories of them")
-	errRefused = errors.New("connection refused")
+	errLost    = errors.New("no answer")
+	errRefused = fmt.Errorf("%w: connection refused", heartbeat.ErrNotSent)
 )
 
 const day = 24 * time.Hour
@@ -31,7 +32,8 @@ const day = 24 * time.Hour
 // A happening is one thing that goes on in a history, from a time after its
 // start to another. The kinds are "database" (it is in the Monitor's set),
 // "outage" (that database does not sync; from below zero: it never has), "loss"
-// and "slow" (of a target's pings), and "beat" (somebody calls Beat).
+// (of a target's pings), "down" (they never leave), "slow" (they take long), and
+// "beat" (somebody calls Beat).
 type happening struct {
 	kind     string
 	who      int // a database or a target
@@ -55,12 +57,13 @@ func (h happening) covers(e time.Duration) bool { return h.from <= e && e < h.to
 type history struct {
 	interval, maxAge time.Duration
 	targets          int
+	signals          bool // whether there is a FailPinger
 	happenings       []happening
 }
 
 func (h history) String() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "interval %v, MaxSyncAge %v, %d targets\n", h.interval, h.maxAge, h.targets)
+	fmt.Fprintf(&s, "interval %v, MaxSyncAge %v, %d targets, signals %v\n", h.interval, h.maxAge, h.targets, h.signals)
 	for _, what := range h.happenings {
 		fmt.Fprintf(&s, "  %v\n", what)
 	}
@@ -71,7 +74,7 @@ func newHistory(seed uint64) history {
 	r := rand.New(rand.NewPCG(seed, 0))
 	// Nanoseconds keep two happenings from falling on one moment.
 	upTo := func(d time.Duration) time.Duration { return 1 + time.Duration(r.Int64N(int64(d))) }
-	h := history{interval: time.Minute + upTo(29*time.Minute), targets: 1 + r.IntN(3)}
+	h := history{interval: time.Minute + upTo(29*time.Minute), targets: 1 + r.IntN(3), signals: r.IntN(2) == 0}
 	if r.IntN(2) == 0 {
 		h.interval = h.interval.Truncate(time.Minute)
 	}
@@ -98,6 +101,7 @@ func newHistory(seed uint64) history {
 	}
 	some("outage", 2*databases, databases, 3*time.Hour)
 	some("loss", 6, h.targets, 2*time.Hour)
+	some("down", 6, h.targets, 2*time.Hour)
 	some("slow", 6, h.targets, 6*time.Hour)
 	some("beat", 30, 1, 1)
 	if r.IntN(4) == 0 {
@@ -156,8 +160,10 @@ func (h history) stretches() (spans [][2]time.Duration) {
 // A witness records what the Monitor did, in times since the start.
 type witness struct {
 	mu       sync.Mutex
-	attempts [][]time.Duration // of each target
-	failed   map[time.Duration]bool
+	attempts [][]time.Duration                 // of each target
+	failed   []map[time.Duration]time.Duration // of each target, with the time after which an attempt may be repeated
+	healthy  []time.Duration                   // checks that found all healthy
+	signals  []time.Duration
 	lines    map[string]int // that were logged
 	want     map[string]int // that should have been
 	problems []string
@@ -167,17 +173,20 @@ func (w *witness) problem(format string, args ...any) {
 	w.problems = append(w.problems, fmt.Sprintf(format, args...))
 }
 
-func (w *witness) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
-func (w *witness) WithAttrs([]slog.Attr) slog.Handler           { return w }
-func (w *witness) WithGroup(string) slog.Handler                { return w }
+func (w *witness) Enabled(context.Context, slog.Level) bool { return true }
+func (w *witness) WithAttrs([]slog.Attr) slog.Handler       { return w }
+func (w *witness) WithGroup(string) slog.Handler            { return w }
 func (w *witness) Handle(_ context.Context, r slog.Record) error {
-	line := r.Level.String() + " " + r.Message
+	line := r.Message // the levels are TestL1_FurtherTries's
 	r.Attrs(func(a slog.Attr) bool {
 		if slices.Contains([]string{"url", "error", "reason", "db"}, a.Key) {
 			line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		}
 		return true
 	})
+	if strings.Contains(line, string(heartbeat.ReasonRateLimited)) {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lines[fmt.Sprintf("%d %s", r.Time.UnixNano(), line)]++
@@ -219,6 +228,8 @@ func (p historyTarget) Ping(ctx context.Context) error {
 		if l.who == p.who && l.covers(began) {
 			switch l.kind {
 			case "loss":
+				err = errLost
+			case "down":
 				err = errRefused
 			case "slow":
 				wait = max(wait, l.slow)
@@ -227,48 +238,74 @@ func (p historyTarget) Ping(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	p.attempts[p.who] = append(p.attempts[p.who], began)
-	if !p.healthy(began) {
+	if !p.history.healthy(began) {
 		p.problem("ping of target %d at %v while a database is unhealthy", p.who, began)
 	}
 	p.mu.Unlock()
 	select {
 	case <-time.After(wait):
 	case <-ctx.Done():
-		return ctx.Err() // at the end of the day: no line
+		if time.Since(p.start) > day { // no line
+			return ctx.Err()
+		}
+		// P6: it would have cost another target its next beat.
+		err = ctx.Err()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if took := time.Since(p.start) - began; err != nil && wait > took && len(p.attempts) == 1 {
+		p.problem("the only target's ping at %v was given %v", began, took)
+	}
 	if err != nil {
-		p.failed[began] = true
-		p.expect("ERROR heartbeat failed url=%v error=%v", p, err)
+		repeat := heartbeat.MinInterval
+		if errors.Is(err, heartbeat.ErrNotSent) {
+			repeat = max(10*time.Second, wait)
+		}
+		p.failed[p.who][began] = repeat
+		p.expect("heartbeat failed url=%v error=%v", p, err)
 	} else {
-		p.expect("INFO heartbeat sent url=%v", p)
+		p.expect("heartbeat sent url=%v", p)
 	}
 	return err
 }
 
 // run lives through the history in a bubble, and returns what was wrong.
 func (h history) run(t *testing.T) []string {
-	w := &witness{attempts: make([][]time.Duration, h.targets), failed: map[time.Duration]bool{}, lines: map[string]int{}, want: map[string]int{}}
+	w := &witness{attempts: make([][]time.Duration, h.targets), failed: make([]map[time.Duration]time.Duration, h.targets), lines: map[string]int{}, want: map[string]int{}}
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var pingers []heartbeat.Pinger
 		for who := range h.targets {
+			w.failed[who] = map[time.Duration]time.Duration{}
 			pingers = append(pingers, historyTarget{h, w, who, start})
 		}
-		monitor, err := heartbeat.New(heartbeat.MultiPinger(pingers...), nil, &heartbeat.Options{
+		opts := &heartbeat.Options{
 			Interval: h.interval, MaxSyncAge: h.maxAge, Logger: slog.New(w),
 			OnResult: func(r heartbeat.Result) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
+				for _, db := range r.Unhealthy {
+					w.expect("heartbeat skipped reason=%v db=%v", db.Reason, db.Path)
+				}
 				switch {
-				case r.Outcome == heartbeat.Skipped && len(r.Unhealthy) > 0:
-					w.expect("WARN heartbeat skipped reason=%v db=%v", r.Unhealthy[0].Reason, r.Unhealthy[0].Path)
-				case r.Outcome == heartbeat.Skipped && r.Reason != heartbeat.ReasonRateLimited:
-					w.expect("WARN heartbeat skipped reason=%v", r.Reason)
+				case len(r.Unhealthy) > 0:
+				case r.Reason == heartbeat.ReasonNoDatabases:
+					w.expect("heartbeat skipped reason=%v", r.Reason)
+				default:
+					w.healthy = append(w.healthy, r.Time.Sub(start))
 				}
 			},
-		})
+		}
+		if h.signals {
+			opts.FailPinger = heartbeat.PingerFunc(func(context.Context) error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.signals = append(w.signals, time.Since(start))
+				w.expect("heartbeat failure signal sent")
+				return nil
+			})
+		}
+		monitor, err := heartbeat.New(heartbeat.MultiPinger(pingers...), nil, opts)
 		require.NoError(t, err)
 		// Not on a grid point: a ping that ends with ctx may have its line or not.
 		ctx, cancel := context.WithDeadline(t.Context(), start.Add(day+time.Second+1))
@@ -307,33 +344,10 @@ func (h history) run(t *testing.T) []string {
 	})
 
 	for who, attempts := range w.attempts {
-		for i := 1; i < len(attempts); i++ {
-			if gap := attempts[i] - attempts[i-1]; gap < heartbeat.MinInterval {
-				w.problem("attempts on target %d at %v and %v later", who, attempts[i-1], gap)
-			}
-		}
-		// In a healthy stretch, no time of interval + MinInterval is without an
-		// attempt on each target, whatever becomes of those attempts. One of
-		// Run's that failed is made again a minute later, or two where a Beat was in
-		// its way.
-		for _, s := range h.stretches() {
-			last := s[0]
-			for _, at := range append(slices.Clone(attempts), s[1]) {
-				if at < s[0] || at > s[1] {
-					continue
-				}
-				limit := h.interval + heartbeat.MinInterval
-				if w.failed[last] && h.targets == 1 && !slices.ContainsFunc(h.happenings, func(p happening) bool {
-					return p.kind == "beat" && p.from == last
-				}) {
-					limit = 2 * heartbeat.MinInterval
-				}
-				if at-last > limit {
-					w.problem("no attempt on target %d from %v to %v, though all is healthy from %v to %v", who, last, at, s[0], s[1])
-				}
-				last = at
-			}
-		}
+		h.checkAttempts(w, who, attempts)
+	}
+	if h.signals {
+		h.checkSignals(w)
 	}
 	for line, n := range w.want {
 		if w.lines[line] != n {
@@ -346,6 +360,74 @@ func (h history) run(t *testing.T) []string {
 		}
 	}
 	return w.problems
+}
+
+// checkAttempts looks at when a target was pinged.
+func (h history) checkAttempts(w *witness, who int, attempts []time.Duration) {
+	for i := 1; i < len(attempts); i++ {
+		spacing := heartbeat.MinInterval
+		if repeat, ok := w.failed[who][attempts[i-1]]; ok {
+			spacing = min(spacing, repeat)
+		}
+		if gap := attempts[i] - attempts[i-1]; gap < spacing {
+			w.problem("attempts on target %d at %v and %v later", who, attempts[i-1], gap)
+		}
+	}
+	// In a healthy stretch, no time of interval + MinInterval is without an
+	// attempt on each target, whatever becomes of those attempts. One of Run's that
+	// failed is made again as soon as it may be; or a MinInterval later where a Beat
+	// was in its way.
+	for _, s := range h.stretches() {
+		last := s[0]
+		for _, at := range append(slices.Clone(attempts), s[1]) {
+			if at < s[0] || at > s[1] {
+				continue
+			}
+			limit := h.interval + heartbeat.MinInterval
+			if repeat, ok := w.failed[who][last]; ok && h.targets == 1 && !slices.ContainsFunc(h.happenings, func(p happening) bool {
+				return p.kind == "beat" && p.from == last
+			}) {
+				limit = repeat + heartbeat.MinInterval
+			}
+			if at-last > limit {
+				w.problem("no attempt on target %d from %v to %v, though all is healthy from %v to %v", who, last, at, s[0], s[1])
+			}
+			last = at
+		}
+	}
+}
+
+// checkSignals looks at the failure signals: none while all is healthy, no two
+// without a healthy check between them, and one at the end of each healthy stretch
+// that a check has seen and that a database ended by going stale. Run may be
+// waiting for a ping then, for a minute.
+func (h history) checkSignals(w *witness) {
+	for i, at := range w.signals {
+		if h.healthy(at) {
+			w.problem("signal at %v though all is healthy", at)
+		}
+		if i > 0 && !slices.ContainsFunc(w.healthy, func(e time.Duration) bool { return w.signals[i-1] < e && e < at }) {
+			w.problem("signals at %v and %v without a healthy check between them", w.signals[i-1], at)
+		}
+	}
+	for _, s := range h.stretches() {
+		end := s[1]
+		stale := slices.ContainsFunc(h.happenings, func(p happening) bool {
+			last := h.lastSync(p.who, end+1)
+			return p.kind == "database" && p.covers(end+time.Minute) && last >= 0 && end+1-last > h.maxAge &&
+				slices.ContainsFunc(w.healthy, func(e time.Duration) bool { return max(s[0], p.from) < e && e <= end })
+		})
+		until := end + time.Second + heartbeat.MinInterval
+		if stale && until < day && !slices.ContainsFunc(w.signals, func(at time.Duration) bool { return end < at && at <= until }) &&
+			!h.healthyWithin(end+1, until) {
+			w.problem("no signal after %v", end)
+		}
+	}
+}
+
+// healthyWithin reports whether all is healthy at some time from one to another.
+func (h history) healthyWithin(from, to time.Duration) bool {
+	return slices.ContainsFunc(h.stretches(), func(s [2]time.Duration) bool { return s[0] < to && from < s[1] })
 }
 
 // shrink leaves out what the history does not need to go wrong.
