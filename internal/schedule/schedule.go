@@ -379,7 +379,7 @@ func (s *Schedule) tick(now time.Time) {
 	}
 	s.now = now
 	if back > 0 {
-		s.setBack()
+		s.setBack(back)
 	}
 	if !s.running {
 		return
@@ -415,15 +415,14 @@ func (s *Schedule) owe() {
 	}
 }
 
-// setBack forgets what lay ahead by a clock that was set back, and has no monotonic
-// reading. How much time has really passed is not known: so an attempt may have
-// been made just before, and a beat is due at once.
-func (s *Schedule) setBack() {
+// setBack sets back what lies ahead, by a clock that was and has no monotonic reading.
+// How much time has really passed is not known. So what was left to wait is waited
+// for in full, and a beat is due at once.
+func (s *Schedule) setBack(by time.Duration) {
 	for _, targets := range [][]target{s.beats, s.signals} {
 		for i := range targets {
 			t := &targets[i]
-			t.floor = earlier(t.floor, s.now.Add(s.spacing))
-			t.retryAfter = earlier(t.retryAfter, s.now.Add(maxRetryAfter))
+			t.floor, t.retryAfter = t.floor.Add(-by), t.retryAfter.Add(-by)
 		}
 	}
 	s.limit, s.peekAt = time.Time{}, time.Time{}
