@@ -1,0 +1,369 @@
+package heartbeat_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+)
+
+// A bubbleRun is a Monitor's Run in a synctest bubble, with trackers for databases.
+type bubbleRun struct {
+	*heartbeat.Monitor
+	start   time.Time
+	mu      sync.Mutex // guards what follows
+	pings   []time.Duration
+	signals []time.Duration
+	reasons []string
+	checks  []time.Duration
+	signal  func(ctx context.Context) error // nil: it succeeds
+}
+
+// runInBubble runs a Monitor for d. test is given it before Run begins.
+func runInBubble(t *testing.T, d time.Duration, opts heartbeat.Options, test func(r *bubbleRun)) *bubbleRun {
+	t.Helper()
+	r := &bubbleRun{}
+	synctest.Test(t, func(t *testing.T) {
+		r.start = time.Now()
+		opts.Logger = quiet
+		opts.OnResult = func(heartbeat.Result) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.checks = append(r.checks, time.Since(r.start))
+		}
+		opts.FailPinger = heartbeat.PingerFunc(func(ctx context.Context) error {
+			result, ok := heartbeat.ResultFromContext(ctx)
+			require.True(t, ok)
+			r.mu.Lock()
+			r.signals = append(r.signals, time.Since(r.start))
+			r.reasons = append(r.reasons, result.String())
+			r.mu.Unlock()
+			if r.signal != nil {
+				return r.signal(ctx)
+			}
+			return nil
+		})
+		var err error
+		r.Monitor, err = heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			r.pings = append(r.pings, time.Since(r.start))
+			return nil
+		}), nil, &opts)
+		require.NoError(t, err)
+		test(r)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		require.NoError(t, r.Run(ctx))
+	})
+	return r
+}
+
+// syncs adds a database that syncs at the given times, and has synced at first.
+func (r *bubbleRun) syncs(t *testing.T, path string, at ...time.Duration) *heartbeat.SyncTracker {
+	t.Helper()
+	db := heartbeat.NewSyncTracker(path)
+	require.NoError(t, r.Add(db))
+	for _, at := range at {
+		if at == 0 {
+			db.Record(time.Now())
+			continue
+		}
+		time.AfterFunc(at, func() { db.Record(time.Now()) })
+	}
+	return db
+}
+
+// F1, F2: the signal goes out when the last sync becomes older than MaxSyncAge, and
+// says why. The beat goes out within ten seconds of the sync that ends the outage.
+func TestF1_F2_AtTheLimit(t *testing.T) {
+	r := runInBubble(t, 14*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		r.syncs(t, "/data/app.db", 0, 95*time.Second, 412*time.Second)
+		r.syncs(t, "/data/users.db", 0, 200*time.Second, 390*time.Second, 600*time.Second)
+	})
+	require.Equal(t, []time.Duration{395*time.Second + 1, 712*time.Second + 1}, r.signals)
+	require.Equal(t, "last sync too old: /data/app.db, last sync 2000-01-01T00:01:35Z (1 of 2 databases)", r.reasons[0])
+	require.Equal(t, []time.Duration{0, 300 * time.Second, 415*time.Second + 1, 600 * time.Second}, r.pings)
+	// Where all turned out healthy, Run's look was no check.
+	require.Equal(t, []time.Duration{0, 300 * time.Second, 395*time.Second + 1, 405*time.Second + 1, 415*time.Second + 1, 600 * time.Second}, r.checks[:6])
+}
+
+// F1: Run looks at most once a second, however short MaxSyncAge is.
+func TestF1_OnceASecond(t *testing.T) {
+	asked := 0
+	r := runInBubble(t, 50*time.Second, heartbeat.Options{MaxSyncAge: time.Millisecond}, func(r *bubbleRun) {
+		require.NoError(t, r.Add(reporterFunc{"/data/app.db", func() time.Time {
+			asked++
+			return time.Now()
+		}}))
+	})
+	require.Empty(t, r.signals)
+	require.LessOrEqual(t, asked, 52)
+	require.GreaterOrEqual(t, asked, 48)
+}
+
+// F3: a signal that failed is tried again a minute later, one that never left after
+// ten seconds; and neither after the databases have recovered.
+func TestF3_Retry(t *testing.T) {
+	for _, row := range []struct {
+		err   error
+		again time.Duration
+	}{{errors.New("no answer"), time.Minute}, {fmt.Errorf("dial: %w", heartbeat.ErrNotSent), 10 * time.Second}} {
+		r := runInBubble(t, 10*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+			r.syncs(t, "/data/app.db", 0)
+			r.signal = func(context.Context) error {
+				if len(r.signals) < 3 {
+					return row.err
+				}
+				return nil
+			}
+		})
+		const first = 5*time.Minute + 1
+		require.Equal(t, []time.Duration{first, first + row.again, first + 2*row.again}, r.signals)
+	}
+	r := runInBubble(t, 20*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		r.syncs(t, "/data/app.db", 0, 330*time.Second, 600*time.Second, 900*time.Second)
+		r.signal = func(context.Context) error { return errors.New("no answer") }
+	})
+	require.Equal(t, []time.Duration{300*time.Second + 1}, r.signals)
+}
+
+// F3: Run tries again what a Beat has found, and could not tell.
+func TestF3_FoundByBeat(t *testing.T) {
+	broken := true
+	var db *heartbeat.SyncTracker
+	r := runInBubble(t, 4*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		db = r.syncs(t, "/data/app.db", 0)
+		time.AfterFunc(90*time.Second, func() {
+			db.Record(time.Time{}) // no longer known to have synced: nothing tells Run
+			r.Beat(context.Background())
+		})
+		r.signal = func(context.Context) error {
+			defer func() { broken = false }()
+			if broken {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+	})
+	require.Equal(t, seconds(90, 150), r.signals)
+}
+
+// F3: neither a signal that fails nor one that hangs puts off a beat.
+func TestF3_PutsOffNoBeat(t *testing.T) {
+	for name, signal := range map[string]func(ctx context.Context) error{
+		"fails": func(context.Context) error { return errors.New("no answer") },
+		"hangs": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for back := 62 * time.Second; back < 122*time.Second; back += 997 * time.Millisecond {
+				r := runInBubble(t, 125*time.Second, heartbeat.Options{Interval: 61 * time.Second}, func(r *bubbleRun) {
+					r.syncs(t, "/data/app.db", 0, back)
+					r.signal = signal
+				})
+				require.GreaterOrEqual(t, len(r.pings), 3, "back at %v: %v, signals at %v", back, r.pings, r.signals)
+				require.Equal(t, 61*time.Second, r.pings[1])
+				late := r.pings[2] - max(back, 121*time.Second)
+				require.LessOrEqual(t, late, 10*time.Second, "back at %v: %v, signals at %v", back, r.pings, r.signals)
+				if back > 121*time.Second {
+					require.Equal(t, 122*time.Second, r.pings[2])
+				}
+			}
+		})
+	}
+}
+
+// F4: a database that has never synced does not mute the signal for another.
+func TestF4_NeverSynced(t *testing.T) {
+	r := runInBubble(t, 20*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		r.syncs(t, "/data/never.db")
+		r.syncs(t, "/data/app.db", 0, 100*time.Second)
+	})
+	require.Equal(t, []time.Duration{400*time.Second + 1}, r.signals)
+	require.Empty(t, r.pings)
+}
+
+// F4: at most one signal until a check has found all healthy.
+func TestF4_Flaps(t *testing.T) {
+	r := runInBubble(t, 2*time.Hour, heartbeat.Options{Interval: time.Minute}, func(r *bubbleRun) {
+		flapping := r.syncs(t, "/data/app.db", 0)
+		r.syncs(t, "/data/slow.db", 0)
+		time.AfterFunc(30*time.Second, func() { r.syncs(t, "/data/new.db") }) // makes its first sync for two hours
+		for at := 2 * time.Minute; at < 2*time.Hour; at += 4 * time.Minute {
+			time.AfterFunc(at, func() { flapping.Record(time.Now()) })
+		}
+	})
+	require.Len(t, r.signals, 1)
+	require.Len(t, r.pings, 1)
+}
+
+// F4: never at start-up, nor for a database that is added and does not sync, nor for
+// one that was removed.
+func TestF4_NotForNew(t *testing.T) {
+	r := runInBubble(t, time.Hour, heartbeat.Options{}, func(r *bubbleRun) {
+		require.NoError(t, r.Add(reporterFunc{"/data/app.db", time.Now}))
+		time.AfterFunc(7*time.Minute, func() { r.syncs(t, "/data/new.db") })
+		time.AfterFunc(20*time.Minute, func() { require.True(t, r.Remove("/data/new.db")) })
+		time.AfterFunc(30*time.Minute, func() { require.True(t, r.Remove("/data/app.db")) })
+	})
+	require.Empty(t, r.signals)
+}
+
+// F5: a signal that is still in flight when the databases recover says nothing of
+// the next outage.
+func TestF5_InFlight(t *testing.T) {
+	r := runInBubble(t, 9*time.Minute, heartbeat.Options{Interval: time.Minute}, func(r *bubbleRun) {
+		var down atomic.Bool
+		require.NoError(t, r.Add(reporterFunc{"/data/app.db", func() time.Time {
+			if down.Load() {
+				return time.Time{}
+			}
+			return time.Now()
+		}}))
+		time.AfterFunc(65*time.Second, func() {
+			down.Store(true)
+			r.Beat(context.Background()) // its signal takes 50 s
+		})
+		time.AfterFunc(70*time.Second, func() {
+			down.Store(false)
+			r.Beat(context.Background())
+		})
+		time.AfterFunc(90*time.Second, func() { down.Store(true) })
+		r.signal = func(context.Context) error {
+			if time.Since(r.start) == 65*time.Second {
+				time.Sleep(50 * time.Second)
+			}
+			return nil
+		}
+	})
+	require.Len(t, r.signals, 2)
+	// A MinInterval after the first; by then the second outage is known.
+	require.Equal(t, seconds(65, 125), r.signals)
+}
+
+// overlap makes a Beat look at the databases and block before it is done; meanwhile
+// runs; then the Beat goes on.
+func overlap(t *testing.T, f *fixture, at func() time.Time, meanwhile func()) heartbeat.Result {
+	t.Helper()
+	hold, held := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	require.NoError(t, f.Add(reporterFunc{"/data/slow.db", func() time.Time {
+		once.Do(func() {
+			close(held)
+			<-hold
+		})
+		return at()
+	}}))
+	done := make(chan heartbeat.Result)
+	go func() { done <- f.Beat(t.Context()) }()
+	<-held
+	meanwhile()
+	close(hold)
+	return <-done
+}
+
+// F5: what an older check found, which a newer one overtook, sends no signal and no
+// heartbeat.
+func TestF5_Overtaken(t *testing.T) {
+	signals := 0
+	newOne := func() *fixture {
+		signals = 0
+		f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
+		require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
+		f.clock.Advance(time.Minute)
+		return f
+	}
+	t.Run("an unhealthy one, by a healthy one", func(t *testing.T) {
+		f := newOne()
+		f.reporter.Set(epoch.Add(-time.Hour))
+		result := overlap(t, f, f.clock.Now, func() {
+			f.reporter.Set(f.clock.Now())
+			require.True(t, f.Remove("/data/slow.db"))
+			require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
+		})
+		require.Equal(t, heartbeat.ReasonStale, result.Reason)
+		require.Zero(t, signals)
+		require.Equal(t, heartbeat.Sent, f.Status().LastResult.Outcome, "the newest check counts")
+	})
+	t.Run("a healthy one, by an unhealthy one", func(t *testing.T) {
+		f := newOne()
+		result := overlap(t, f, f.clock.Now, func() {
+			f.reporter.Set(epoch.Add(-time.Hour))
+			require.True(t, f.Remove("/data/slow.db"))
+			require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+		})
+		require.Equal(t, heartbeat.Skipped, result.Outcome, "a database is known to be stale")
+		require.Equal(t, heartbeat.ReasonStale, result.Reason)
+		require.Len(t, f.pinger.Times(), 1)
+		require.Equal(t, 1, signals)
+		f.clock.Advance(time.Minute)
+		f.Beat(t.Context())
+		require.Equal(t, 1, signals, "one outage, one signal")
+	})
+}
+
+// F5: clocks play no part in what is an outage.
+func TestF5_ClockSetBack(t *testing.T) {
+	signals := 0
+	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
+	for outage := 1; outage <= 3; outage++ {
+		f.reporter.Set(f.clock.Now())
+		f.Beat(t.Context())
+		f.clock.Advance(6 * time.Minute)
+		require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+		require.Equal(t, outage, signals)
+		f.clock.Advance(-2 * time.Hour)
+		f.clock.Advance(2 * time.Minute)
+	}
+}
+
+// F4, H4: the databases of a Source count as any.
+func TestF4_Source(t *testing.T) {
+	app, never := heartbeattest.NewReporter("/data/app.db"), heartbeattest.NewReporter("/data/never.db")
+	named := []heartbeat.SyncReporter{app}
+	panics := false
+	signals := 0
+	f := newFixture(t, heartbeat.Options{
+		Source: func() []heartbeat.SyncReporter {
+			if panics {
+				panic("closed")
+			}
+			return named
+		},
+		FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil }),
+	})
+	beat := func(want int, why string) heartbeat.Result {
+		t.Helper()
+		f.clock.Advance(2 * time.Minute)
+		f.reporter.Set(f.clock.Now())
+		result := f.Beat(t.Context())
+		require.Equal(t, want, signals, why)
+		return result
+	}
+	beat(0, "it has not synced")
+	app.Set(f.clock.Now())
+	require.Equal(t, heartbeat.Sent, beat(0, "all healthy").Outcome)
+	named = append(named, never)
+	beat(0, "the new one has never synced")
+	f.clock.Advance(6 * time.Minute)
+	beat(1, "the old one is stale")
+	app.Set(f.clock.Now())
+	never.Set(f.clock.Now())
+	beat(1, "all healthy")
+	named = nil
+	beat(1, "both are gone, which is no loss")
+	named = []heartbeat.SyncReporter{app}
+	app.Set(time.Time{})
+	beat(1, "back, and so new")
+	app.Set(f.clock.Now())
+	beat(1, "healthy")
+	panics = true
+	require.Equal(t, heartbeat.ReasonPanicked, beat(2, "nobody knows how they are").Reason)
+}
