@@ -3,7 +3,6 @@ package heartbeat
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -254,15 +253,16 @@ const (
 // A checker judges databases at one moment. It is pure: it reads no clock and
 // writes no log.
 type checker struct {
-	now, wallNow           time.Time // the second is without a monotonic reading
-	oldest, newest         time.Time // bounds of a fresh sync, with now's monotonic reading
-	wallOldest, wallNewest time.Time // the same without it
-	maxAge                 time.Duration
+	now            time.Time
+	oldest, newest time.Time // bounds of a fresh sync
+	maxAge         uint64    // nanoseconds
 
 	// What it returns beside the unhealthy databases, at a price.
-	all   bool          // the healthy ones are findings too
-	watch bool          // fresh is wanted
-	fresh time.Duration // how long the healthy ones stay so, if none syncs
+	quick  bool // neither of the next two
+	all    bool // the healthy ones are findings too
+	watch  bool // the oldest sync of a healthy one is wanted, by either clock
+	oldAge time.Duration
+	oldAt  time.Time
 
 	// Seconds that lie within the wall clock's bounds as a whole: the first, and
 	// how many there are.
@@ -270,14 +270,16 @@ type checker struct {
 	seconds     uint64
 }
 
-func newChecker(now time.Time, maxAge time.Duration) checker {
-	c := checker{now: now, wallNow: now.Round(0), oldest: now.Add(-maxAge), newest: now.Add(maxAge), maxAge: maxAge, fresh: math.MaxInt64}
-	c.wallOldest, c.wallNewest = c.oldest.Round(0), c.newest.Round(0)
+// begin sets the moment. It fills c in place: a copy would cost as much as the
+// verdict on ten databases.
+func (c *checker) begin(now time.Time, maxAge time.Duration) {
+	c.now, c.maxAge, c.quick = now, uint64(maxAge), !c.all && !c.watch
+	c.oldest, c.newest = now.Add(-maxAge), now.Add(maxAge)
 	// The zero time is never in them, even on a clock that starts there, as a
 	// fake one may.
-	c.firstSecond = max(c.wallOldest.Unix(), time.Time{}.Unix()) + 1
-	c.seconds = uint64(max(0, c.wallNewest.Unix()-c.firstSecond))
-	return c
+	c.firstSecond = max(c.oldest.Unix(), time.Time{}.Unix()) + 1
+	c.seconds = uint64(max(0, c.newest.Unix()-c.firstSecond))
+	c.oldAge, c.oldAt = 0, now
 }
 
 // judge judges each database. It returns the unhealthy ones (or, with c.all, all
@@ -305,8 +307,6 @@ func (c *checker) judgeUntilPanic(dbs []database, from int, origin origin, found
 			next++
 		}
 	}()
-	quickly := !c.all && !c.watch
-	maxAge := uint64(c.maxAge)
 	for ; next < len(dbs); next++ {
 		db := &dbs[next]
 		if db.reporter == nil {
@@ -315,7 +315,11 @@ func (c *checker) judgeUntilPanic(dbs []database, from int, origin origin, found
 		at := db.reporter.LastSuccessfulSyncAt()
 		// What reason decides, for all but the first and last second of the
 		// bounds, at a fraction of what its comparisons cost.
-		if quickly && uint64(at.Unix()-c.firstSecond) < c.seconds && uint64(c.now.Sub(at))+maxAge <= 2*maxAge {
+		if uint64(at.Unix()-c.firstSecond) < c.seconds && uint64(c.now.Sub(at))+c.maxAge <= 2*c.maxAge && !c.all {
+			if c.quick {
+				continue
+			}
+			c.note(at)
 			continue
 		}
 		if reason := c.reason(at); reason != "" || c.all {
@@ -334,9 +338,9 @@ func (c *checker) reason(at time.Time) Reason {
 	switch {
 	case at.IsZero():
 		return ReasonNotSynced
-	case at.Before(c.oldest), at.Before(c.wallOldest):
+	case at.Before(c.oldest), at.Before(c.oldest.Round(0)):
 		return ReasonStale
-	case at.After(c.newest), at.After(c.wallNewest):
+	case at.After(c.newest), at.After(c.newest.Round(0)):
 		return ReasonFuture
 	}
 	return ""
@@ -359,5 +363,15 @@ func (c *checker) rejudge(all []finding) (found []finding) {
 
 // note takes a healthy database's last sync into account.
 func (c *checker) note(at time.Time) {
-	c.fresh = min(c.fresh, c.maxAge-max(0, c.now.Sub(at), c.wallNow.Sub(at)))
+	if age := c.now.Sub(at); age > c.oldAge {
+		c.oldAge = age
+	}
+	if at.Unix() < c.oldAt.Unix() || at.Unix() == c.oldAt.Unix() && at.Nanosecond() < c.oldAt.Nanosecond() {
+		c.oldAt = at
+	}
+}
+
+// fresh returns how long the healthy databases stay so by both clocks, if none syncs.
+func (c *checker) fresh() time.Duration {
+	return time.Duration(c.maxAge) - max(c.oldAge, c.now.Round(0).Sub(c.oldAt.Round(0)))
 }

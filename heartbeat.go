@@ -235,9 +235,15 @@ func (r Result) databases() string {
 	return strconv.Itoa(r.Databases) + " databases"
 }
 
-// clone returns a Result whose slices are its own, so that a caller may change them.
+// own gives r slices of its own: a caller may change those of its Result.
+func (r *Result) own() {
+	if r.Unhealthy != nil || r.Targets != nil {
+		r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
+	}
+}
+
 func (r Result) clone() Result {
-	r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
+	r.own()
 	return r
 }
 
@@ -656,8 +662,8 @@ func (m *Monitor) Remove(path string) bool {
 func (m *Monitor) Status() Status {
 	dbs, failure := m.snapshot(false)
 	defer m.release(dbs.sourced)
-	c := newChecker(m.clock.Now(), m.maxSyncAge)
-	c.all = true
+	c := checker{all: true}
+	c.begin(m.clock.Now(), m.maxSyncAge)
 	status := Status{Healthy: dbs.count > 0, Interval: m.interval, Databases: make([]DatabaseStatus, 0, dbs.count)}
 	for _, f := range slices.Concat(failure, c.judge(dbs)) {
 		status.Databases = append(status.Databases, f.DatabaseStatus)
@@ -829,26 +835,32 @@ func (j *judgement) healthy() bool { return j.count > 0 && len(j.found) == 0 }
 // judge asks the databases. Where that took long, because a reporter or a Source
 // blocked or the machine slept, what was fresh when it began may be stale: then it
 // asks once more, and judges all that was said by the time at the end.
-func (m *Monitor) judge() judgement {
-	j := judgement{began: m.clock.Now()}
+func (m *Monitor) judge(j *judgement) {
+	j.began = m.clock.Now()
 	dbs, failure := m.snapshot(true)
-	defer m.release(dbs.sourced)
-	c := newChecker(j.began, m.maxSyncAge)
-	c.watch = len(m.signals) > 0
-	found := c.judge(dbs)
+	c := checker{watch: len(m.signals) > 0}
+	c.begin(j.began, m.maxSyncAge)
+	j.found = c.judge(dbs)
 	j.ended = m.clock.Now()
-	elapsed := max(j.ended.Sub(j.began), j.ended.Round(0).Sub(j.began.Round(0)))
-	if elapsed > maxCheckTime {
+	// The monotonic clock stands still while the machine sleeps. By the wall clock,
+	// whole seconds will do.
+	if j.ended.Sub(j.began) > maxCheckTime || j.ended.Unix()-j.began.Unix() > int64(2*maxCheckTime/time.Second) {
 		c.all = true
-		all := c.judge(dbs)
-		j.ended, elapsed = m.clock.Now(), 0
-		c = newChecker(j.ended, m.maxSyncAge)
-		c.watch = len(m.signals) > 0
-		found = c.rejudge(all)
+		said := c.judge(dbs)
+		j.ended = m.clock.Now()
+		c.begin(j.ended, m.maxSyncAge)
+		j.found = c.rejudge(said)
 	}
-	j.number, j.count, j.fresh = dbs.number, dbs.count+len(failure), c.fresh-max(0, elapsed)
-	j.found = append(failure, found...)
-	return j
+	j.number, j.count = dbs.number, dbs.count
+	if failure != nil {
+		j.found, j.count = append(failure, j.found...), j.count+1
+	}
+	if c.watch {
+		j.fresh = c.fresh() - max(0, j.ended.Sub(c.now), j.ended.Round(0).Sub(c.now.Round(0)))
+	}
+	if m.source != nil {
+		m.release(dbs.sourced)
+	}
 }
 
 // snapshot returns the databases, those of Source included, and a finding if that
@@ -886,9 +898,6 @@ func (m *Monitor) askSource() (sourced []database, failure []finding) {
 
 // release gives the room for what Source returns back, for the next check.
 func (m *Monitor) release(sourced []database) {
-	if m.source == nil {
-		return
-	}
 	clear(sourced) // a database that is gone must not be kept alive
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -899,8 +908,12 @@ func (m *Monitor) release(sourced []database) {
 // then tells. A log handler or a callback may block or panic, and so must not run
 // between a verdict and its pings. r is Run's; nil for a Beat.
 func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
-	j := m.judge()
-	result := j.result()
+	var j judgement
+	m.judge(&j)
+	result := Result{Time: j.began, Databases: j.count}
+	if !j.healthy() {
+		result.skip(j.found)
+	}
 	var plan schedule.Plan
 	done := ctx.Err()
 	if done == nil {
@@ -918,28 +931,25 @@ func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
 	}
 	m.mu.Lock()
 	if j.number >= m.lastLook {
-		m.last, m.lastLook = result.clone(), j.number
+		m.last, m.lastLook = result, j.number
+		m.last.own()
 	}
 	m.mu.Unlock()
 	m.report(ctx, &result)
 	return result
 }
 
-// result is what the check comes to before its pings: skipped, or nothing yet.
-func (j *judgement) result() Result {
-	r := Result{Time: j.began, Databases: j.count}
-	if j.healthy() {
-		return r
-	}
+// skip makes r the Result of a check that found these databases unhealthy, or none.
+func (r *Result) skip(found []finding) {
 	r.Outcome, r.Reason = Skipped, ReasonNoDatabases
-	if len(j.found) > 0 {
-		r.Reason = j.found[0].Reason
-		r.Unhealthy = make([]DatabaseStatus, len(j.found))
-		for i := range j.found {
-			r.Unhealthy[i] = j.found[i].DatabaseStatus
-		}
+	if len(found) == 0 {
+		return
 	}
-	return r
+	r.Reason = found[0].Reason
+	r.Unhealthy = make([]DatabaseStatus, len(found))
+	for i := range found {
+		r.Unhealthy[i] = found[i].DatabaseStatus
+	}
 }
 
 // decide tells the schedule the verdict, and returns what to do. Where a newer
@@ -951,7 +961,7 @@ func (m *Monitor) decide(j *judgement, by schedule.By, result *Result) schedule.
 	if len(m.signals) > 0 {
 		verdict.Unhealthy = m.set.numbers(j.found)
 	}
-	plan := m.schedule.Judged(j.ended, verdict, by)
+	plan := m.schedule.Judged(j.ended, &verdict, by)
 	switch {
 	case plan.Overtaken:
 		*result = m.verdict.clone()
@@ -967,7 +977,9 @@ func (m *Monitor) decide(j *judgement, by schedule.By, result *Result) schedule.
 
 // beat pings the targets, each with a log line when it has answered.
 func (m *Monitor) beat(ctx context.Context, by schedule.By, plan schedule.Plan, result *Result) {
-	defer m.logRateLimited(ctx, by, plan)
+	if len(plan.Attempts) < len(m.targets) {
+		defer m.logRateLimited(ctx, by, plan)
+	}
 	if len(plan.Attempts) == 0 {
 		result.Outcome, result.Reason = Skipped, ReasonRateLimited
 		return
@@ -1146,7 +1158,7 @@ func (r *Result) skipAttrs(i int) []slog.Attr {
 // logRateLimited names the targets that were not pinged though that was asked for,
 // or owed.
 func (m *Monitor) logRateLimited(ctx context.Context, by schedule.By, plan schedule.Plan) {
-	if len(plan.Attempts) == len(m.targets) || !m.enabled(ctx, slog.LevelDebug) {
+	if !m.enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	var limited []target

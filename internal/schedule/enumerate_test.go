@@ -89,7 +89,7 @@ func (w *world) newLook() Verdict {
 
 // told tells a verdict, and checks the plan. It returns the attempts.
 func (w *world) told(v Verdict, by By) []Attempt {
-	plan := w.s.Judged(w.clock(), v, by)
+	plan := w.s.Judged(w.clock(), &v, by)
 	lost := v.Number > w.newest.Number && !v.Healthy && w.proven
 	overtaken := v.Healthy && v.Number < w.newest.Number && !w.newest.Healthy
 	if plan.Overtaken != overtaken {

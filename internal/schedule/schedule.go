@@ -212,7 +212,7 @@ func (s *Schedule) firstFloor() time.Time {
 
 // Judged tells what a look found, at the time when it was done, and returns the
 // attempts that it allows. They are recorded already.
-func (s *Schedule) Judged(now time.Time, v Verdict, by By) (plan Plan) {
+func (s *Schedule) Judged(now time.Time, v *Verdict, by By) (plan Plan) {
 	s.tick(now)
 	plan.Beat, plan.Newest = s.beat, v.Number > s.newest
 	if plan.Newest {
@@ -238,13 +238,16 @@ func (s *Schedule) Judged(now time.Time, v Verdict, by By) (plan Plan) {
 }
 
 // observe takes the newest verdict, and reports whether an outage began.
-func (s *Schedule) observe(v Verdict) (began bool) {
+func (s *Schedule) observe(v *Verdict) (began bool) {
 	s.newest, s.healthy = v.Number, v.Healthy
-	lost := s.prove(v)
 	if v.Healthy {
 		s.outage++
 		s.lookAt = time.Time{}
 	}
+	if len(s.signals) == 0 {
+		return false
+	}
+	lost := s.prove(v)
 	watching := false
 	for i := range s.signals {
 		t := &s.signals[i]
@@ -271,10 +274,7 @@ func (s *Schedule) observe(v Verdict) (began bool) {
 
 // prove takes note of which databases have been found healthy, and reports
 // whether one that had been before is not.
-func (s *Schedule) prove(v Verdict) (lost bool) {
-	if len(s.signals) == 0 {
-		return false
-	}
+func (s *Schedule) prove(v *Verdict) (lost bool) {
 	var unproven map[uint64]struct{}
 	for _, number := range v.Unhealthy {
 		if _, ok := s.unproven[number]; number < s.proven && !ok {
@@ -373,14 +373,15 @@ func (s *Schedule) tick(now time.Time) {
 	// Callers read the clock before they take the lock, so a little out of order is
 	// no clock that was set back. Then the time stands still until the clock has
 	// caught up.
-	back := s.now.Sub(now)
-	if back > 0 && back < s.spacing {
-		return
-	}
-	s.now = now
-	if back > 0 {
+	if now.Before(s.now) {
+		back := s.now.Sub(now)
+		if back < s.spacing {
+			return
+		}
+		s.now = now
 		s.setBack(back)
 	}
+	s.now = now
 	if !s.running {
 		return
 	}
