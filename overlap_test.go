@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -233,21 +232,56 @@ func TestS7_SetBackInALongInterval(t *testing.T) {
 
 // S7: a clock that jumps by more than a Duration can hold makes nothing spin.
 func TestS7_Centuries(t *testing.T) {
-	for _, from := range []time.Time{{}, epoch} {
-		checks := 0
-		clock := heartbeattest.NewClock(from)
-		m, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", clock.Now}},
-			&heartbeat.Options{Clock: clock, Logger: quiet, OnResult: func(heartbeat.Result) { checks++ }})
-		require.NoError(t, err)
-		stop := run(t, m)
-		for range 9 {
-			require.NoError(t, clock.BlockUntil(t.Context(), 1))
-			clock.Advance(math.MaxInt64)
+	synctest.Test(t, func(t *testing.T) {
+		for _, from := range []time.Time{{}, epoch} {
+			checks := 0
+			clock := &skewedClock{start: time.Now(), bare: true}
+			centuries := atomic.Int32{}
+			now := func() time.Time { return clock.Now().AddDate(100*int(centuries.Load()), 0, 0) }
+			m, err := heartbeat.New(sent, []heartbeat.SyncReporter{reporterFunc{"/data/app.db", now}},
+				&heartbeat.Options{Clock: funcClock{now, clock.After}, Logger: quiet, OnResult: func(heartbeat.Result) { checks++ }})
+			require.NoError(t, err)
+			clock.step(from.Sub(epoch))
+			stop := run(t, m)
+			time.Sleep(time.Minute)
+			centuries.Store(10)
+			time.Sleep(10 * time.Minute)
+			stop()
+			require.Equal(t, 3, checks, "at 0, at 5m, where a new grid begins, and at 10m")
 		}
-		require.NoError(t, clock.BlockUntil(t.Context(), 1))
-		stop()
-		require.Equal(t, 10, checks)
+	})
+}
+
+// A funcClock is a Clock of two functions.
+type funcClock struct {
+	now   func() time.Time
+	after func(time.Duration) <-chan time.Time
+}
+
+func (c funcClock) Now() time.Time                         { return c.now() }
+func (c funcClock) After(d time.Duration) <-chan time.Time { return c.after(d) }
+
+// S3: callers that come out of order, each with the time that it has read, keep the
+// distance all the same.
+func TestS3_OutOfOrder(t *testing.T) {
+	clock := &hookedClock{Clock: heartbeattest.NewClock(epoch)}
+	pinger := heartbeattest.NewPinger(clock.Clock)
+	m, err := heartbeat.New(pinger, []heartbeat.SyncReporter{reporterFunc{"/data/app.db", clock.Clock.Now}}, &heartbeat.Options{Clock: clock, Logger: quiet})
+	require.NoError(t, err)
+	reads := 0
+	clock.hook = func() {
+		if reads++; reads == 2 { // after the verdict, before it is told
+			clock.hook = nil
+			clock.Advance(20 * time.Second)
+			require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+		}
 	}
+	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+	clock.Advance(time.Minute - 1)
+	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+	clock.Advance(1)
+	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+	require.Len(t, pinger.Times(), 2)
 }
 
 // A hookedClock calls a function when it is asked for the time.

@@ -95,6 +95,21 @@ func TestF1_F2_AtTheLimit(t *testing.T) {
 	require.Equal(t, []time.Duration{0, 300 * time.Second, 395*time.Second + 1, 405*time.Second + 1, 415*time.Second + 1, 600 * time.Second}, r.checks[:6])
 }
 
+// F1: a check that comes within a second of the limit serves as well.
+func TestF1_BesideACheck(t *testing.T) {
+	for limit, want := range map[time.Duration]time.Duration{
+		598 * time.Second:                   598*time.Second + 1,
+		599*time.Second - 2:                 599*time.Second - 1,
+		599*time.Second + time.Millisecond:  600 * time.Second,
+		600*time.Second - 2*time.Nanosecond: 600 * time.Second,
+	} {
+		r := runInBubble(t, 11*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+			r.syncs(t, "/data/app.db", 0, limit-heartbeat.DefaultInterval)
+		})
+		require.Equal(t, []time.Duration{want}, r.signals)
+	}
+}
+
 // F1: Run looks at most once a second, however short MaxSyncAge is.
 func TestF1_OnceASecond(t *testing.T) {
 	asked := 0

@@ -242,7 +242,6 @@ func (s *Schedule) observe(v *Verdict) (began bool) {
 	s.newest, s.healthy = v.Number, v.Healthy
 	if v.Healthy {
 		s.outage++
-		s.lookAt = time.Time{}
 	}
 	if len(s.signals) == 0 {
 		return false
