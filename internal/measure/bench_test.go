@@ -1,11 +1,10 @@
-package heartbeat_test
+package measure_test
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -41,9 +40,7 @@ type otherReporter struct {
 func (r *otherReporter) Path() string                    { return r.path }
 func (r *otherReporter) LastSuccessfulSyncAt() time.Time { return r.lastAt }
 
-var (
-	sent = heartbeat.PingerFunc(func(context.Context) error { return nil })
-)
+var sent = heartbeat.PingerFunc(func(context.Context) error { return nil })
 
 // benchReporters returns n reporters that synced at the given time: trackers, or
 // with mixed every other one of another type.
@@ -81,52 +78,66 @@ func reportRatio(b *testing.B, unit string, theirs, ours func()) {
 	b.ReportMetric(ratios[len(ratios)/2], unit)
 }
 
-// BenchmarkBeat compares a check of N healthy databases with the least that
-// can be done: a loop that compares each time with a threshold.
+// BenchmarkBeat compares a check of N healthy databases with the least that can
+// be done: a loop that compares each time with a threshold. With a FailPinger the
+// check looks for the earliest last sync besides.
 func BenchmarkBeat(b *testing.B) {
 	for _, kind := range []string{"trackers", "mixed"} {
 		for _, n := range []int{1, 100, 10_000, 100_000, 1_000_000} {
-			// The databases are made once, so that both walk the same memory.
+			// The databases are made once, so that all walk the same memory.
 			clock := &stillClock{time.Now()}
 			reporters := sync.OnceValue(func() []heartbeat.SyncReporter {
 				return benchReporters(n, clock.now, kind == "mixed")
 			})
-			perDatabase := func(b *testing.B) {
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/database")
-			}
-			threshold := clock.now.Add(-heartbeat.DefaultInterval)
-			stale := 0
-			loop := func() {
-				for _, r := range reporters() {
-					if r.LastSuccessfulSyncAt().Before(threshold) {
-						stale++
-					}
-				}
-			}
+			loop := bareLoop(reporters, clock.now.Add(-heartbeat.DefaultInterval))
 			b.Run(fmt.Sprintf("loop/%s/N=%d", kind, n), func(b *testing.B) {
 				reporters()
 				b.ReportAllocs()
+				stale := 0
 				for b.Loop() {
-					loop()
+					stale += loop()
 				}
-				perDatabase(b)
 				require.Zero(b, stale)
+				reportPerDatabase(b, n)
 			})
 			b.Run(fmt.Sprintf("beat/%s/N=%d", kind, n), func(b *testing.B) {
-				monitor, err := heartbeat.New(sent, reporters(), &heartbeat.Options{Clock: clock, Logger: quiet})
-				require.NoError(b, err)
-				require.Equal(b, heartbeat.Sent, monitor.Beat(b.Context()).Outcome)
-				b.ReportAllocs()
-				for b.Loop() {
-					if r := monitor.Beat(b.Context()); r.Reason != heartbeat.ReasonRateLimited {
-						b.Fatal(r.Outcome, r.Reason)
-					}
-				}
-				perDatabase(b)
-				reportRatio(b, "x-loop", loop, func() { monitor.Beat(b.Context()) })
+				benchBeat(b, reporters(), loop, &heartbeat.Options{Clock: clock, Logger: quiet})
+			})
+			b.Run(fmt.Sprintf("beat-with-FailPinger/%s/N=%d", kind, n), func(b *testing.B) {
+				fail := heartbeat.PingerFunc(func(context.Context) error { return nil })
+				benchBeat(b, reporters(), loop, &heartbeat.Options{Clock: clock, Logger: quiet, FailPinger: fail})
 			})
 		}
 	}
+}
+
+func bareLoop(reporters func() []heartbeat.SyncReporter, threshold time.Time) func() (stale int) {
+	return func() (stale int) {
+		for _, r := range reporters() {
+			if r.LastSuccessfulSyncAt().Before(threshold) {
+				stale++
+			}
+		}
+		return stale
+	}
+}
+
+func benchBeat(b *testing.B, reporters []heartbeat.SyncReporter, loop func() int, opts *heartbeat.Options) {
+	monitor, err := heartbeat.New(sent, reporters, opts)
+	require.NoError(b, err)
+	require.Equal(b, heartbeat.Sent, monitor.Beat(b.Context()).Outcome)
+	b.ReportAllocs()
+	for b.Loop() {
+		if r := monitor.Beat(b.Context()); r.Reason != heartbeat.ReasonRateLimited {
+			b.Fatal(r.Outcome, r.Reason)
+		}
+	}
+	reportPerDatabase(b, len(reporters))
+	reportRatio(b, "x-loop", func() { loop() }, func() { monitor.Beat(b.Context()) })
+}
+
+func reportPerDatabase(b *testing.B, n int) {
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/database")
 }
 
 // A storedReporter is the least that a tracker can be.
@@ -187,63 +198,55 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// BenchmarkPing compares a ping on loopback with a bare client that sends the
-// same request and drains the answer.
+// BenchmarkPing compares a ping on loopback with a bare client that makes a
+// connection for each request too, sends the same and drains the answer.
 func BenchmarkPing(b *testing.B) {
 	for _, size := range []int{0, 2, 10_000} {
 		body := make([]byte, size)
-		start := func(b *testing.B) (url string, connections *atomic.Int32) {
-			connections = new(atomic.Int32)
-			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = w.Write(body)
-			}))
-			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-				if state == http.StateNew {
-					connections.Add(1)
-				}
-			}
-			server.Start()
-			b.Cleanup(server.Close)
-			return server.URL + "/ping/0123-4567", connections
-		}
-		client := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: 10 * time.Second}
-		get := func(b *testing.B, url string) {
-			req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
-			if err != nil {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(body)
+		}))
+		b.Cleanup(server.Close)
+		url := server.URL + "/ping/0123-4567"
+		pinger, err := heartbeat.NewHTTPPinger(url, nil)
+		require.NoError(b, err)
+		get := bareGet(b, url)
+		ping := func() {
+			if err := pinger.Ping(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			req.Header.Set("User-Agent", "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)")
-			resp, err := client.Do(req)
-			if err != nil {
-				b.Fatal(err)
-			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
 		}
 		b.Run(fmt.Sprintf("client/body=%d", size), func(b *testing.B) {
-			url, connections := start(b)
 			b.ReportAllocs()
 			for b.Loop() {
-				get(b, url)
+				get()
 			}
-			b.ReportMetric(float64(connections.Load()), "connections")
-			client.CloseIdleConnections()
 		})
 		b.Run(fmt.Sprintf("pinger/body=%d", size), func(b *testing.B) {
-			url, connections := start(b)
-			pinger, err := heartbeat.NewHTTPPinger(url, nil)
-			require.NoError(b, err)
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := pinger.Ping(b.Context()); err != nil {
-					b.Fatal(err)
-				}
+				ping()
 			}
-			b.ReportMetric(float64(connections.Load()), "connections")
-			reportRatio(b, "x-client", func() { get(b, url) }, func() { _ = pinger.Ping(b.Context()) })
-			pinger.CloseIdleConnections()
-			client.CloseIdleConnections()
+			reportRatio(b, "x-client", get, ping)
 		})
+	}
+}
+
+func bareGet(b *testing.B, url string) func() {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	return func() {
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
 	}
 }
 
@@ -284,23 +287,9 @@ func run(tb testing.TB, monitor *heartbeat.Monitor) (stop func()) {
 // BenchmarkIdle measures what a Monitor takes that has nothing to do: a day at
 // the default interval on a fake clock, and memory.
 func BenchmarkIdle(b *testing.B) {
-	b.Run("wakeups", func(b *testing.B) {
-		clock := &countingClock{Clock: heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))}
-		tracker := heartbeat.NewSyncTracker("/data/app.db")
-		record := func() { tracker.Record(clock.Now()) }
-		monitor, err := heartbeat.New(sent, []heartbeat.SyncReporter{tracker}, &heartbeat.Options{Clock: clock, Logger: quiet})
-		require.NoError(b, err)
-		record()
-		before := runtime.NumGoroutine()
-		defer run(b, monitor)()
-		require.NoError(b, clock.BlockUntil(b.Context(), 1))
-		b.ReportMetric(float64(runtime.NumGoroutine()-before), "goroutines")
-		start := clock.wakeUps.Load()
-		for b.Loop() {
-			drive(b, clock.Clock, day, heartbeat.DefaultInterval, record)
-		}
-		require.NoError(b, clock.BlockUntil(b.Context(), 1))
-		b.ReportMetric(float64(clock.wakeUps.Load()-start)/float64(b.N)/24, "wakeups/hour")
+	b.Run("wakeups", func(b *testing.B) { countWakeUps(b, nil) })
+	b.Run("wakeups-with-FailPinger", func(b *testing.B) {
+		countWakeUps(b, heartbeat.PingerFunc(func(context.Context) error { return nil }))
 	})
 	b.Run("monitors", func(b *testing.B) {
 		const n = 10_000
@@ -328,6 +317,31 @@ func BenchmarkIdle(b *testing.B) {
 	})
 }
 
+// countWakeUps runs days in which the database syncs every ten seconds, at three
+// seconds past: so a check finds a last sync that is seconds old.
+func countWakeUps(b *testing.B, fail heartbeat.Pinger) {
+	clock := &countingClock{Clock: heartbeattest.NewClock(epoch)}
+	tracker := heartbeat.NewSyncTracker("/data/app.db")
+	tracker.Record(epoch)
+	monitor, err := heartbeat.New(sent, []heartbeat.SyncReporter{tracker},
+		&heartbeat.Options{Clock: clock, Logger: quiet, FailPinger: fail})
+	require.NoError(b, err)
+	before := runtime.NumGoroutine()
+	defer run(b, monitor)()
+	require.NoError(b, clock.BlockUntil(b.Context(), 1))
+	b.ReportMetric(float64(runtime.NumGoroutine()-before), "goroutines")
+	start := clock.wakeUps.Load()
+	for b.Loop() {
+		drive(b, clock.Clock, day, time.Second, func() {
+			if clock.Now().Second()%10 == 3 {
+				tracker.Record(clock.Now())
+			}
+		})
+	}
+	require.NoError(b, clock.BlockUntil(b.Context(), 1))
+	b.ReportMetric(float64(clock.wakeUps.Load()-start)/float64(b.N)/24, "wakeups/hour")
+}
+
 // heap returns the bytes of live objects.
 func heap() int64 {
 	runtime.GC()
@@ -341,8 +355,7 @@ func heap() int64 {
 func BenchmarkYear(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		const year = 365 * 24 * time.Hour
-		clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+		clock := heartbeattest.NewClock(epoch)
 		tracker := heartbeat.NewSyncTracker("/data/app.db")
 		record := func() { tracker.Record(clock.Now()) }
 		record()
@@ -353,7 +366,7 @@ func BenchmarkYear(b *testing.B) {
 		})
 		require.NoError(b, err)
 		stop := run(b, monitor)
-		drive(b, clock, year, heartbeat.MinInterval, record)
+		drive(b, clock, 365*day, heartbeat.MinInterval, record)
 		require.NoError(b, clock.BlockUntil(b.Context(), 1)) // the last beat is done
 		stop()
 		require.Equal(b, 525_600+1, beats)

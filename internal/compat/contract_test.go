@@ -1,4 +1,8 @@
-package main
+// Package compat_test holds the exported names of heartbeat and heartbeattest
+// fast: a change that would break a program that uses them does not compile here,
+// or fails a test. CHANGELOG.md says what is promised. When a version has been
+// tagged, this package may change only by additions until the next major one.
+package compat_test
 
 import (
 	"context"
@@ -33,11 +37,12 @@ const (
 )
 
 var (
-	_ = []error{heartbeat.ErrRunning, heartbeat.ErrDuplicatePath, heartbeat.ErrNotAccepted}
+	_ = []error{heartbeat.ErrRunning, heartbeat.ErrDuplicatePath, heartbeat.ErrNotAccepted, heartbeat.ErrNotSent}
 
 	_ func(heartbeat.Pinger, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.New
 	_ func(string) *heartbeat.SyncTracker                                                              = heartbeat.NewSyncTracker
 	_ func(string, *heartbeat.HTTPOptions) (*heartbeat.HTTPPinger, error)                              = heartbeat.NewHTTPPinger
+	_ func(context.Context) (heartbeat.Result, bool)                                                   = heartbeat.ResultFromContext
 	_ func(...heartbeat.Pinger) heartbeat.Pinger                                                       = heartbeat.MultiPinger
 
 	_ func(*heartbeat.Monitor, context.Context) error                                                  = (*heartbeat.Monitor).Run
@@ -46,19 +51,23 @@ var (
 	_ func(*heartbeat.Monitor, string) bool                                                            = (*heartbeat.Monitor).Remove
 	_ func(*heartbeat.Monitor) heartbeat.Status                                                        = (*heartbeat.Monitor).Status
 	_ func(*heartbeat.Monitor, fmt.State, rune)                                                        = (*heartbeat.Monitor).Format
+	_ func(*heartbeat.Monitor, http.ResponseWriter, *http.Request)                                     = (*heartbeat.Monitor).ServeHTTP
 	_ func(*heartbeat.SyncTracker, time.Time)                                                          = (*heartbeat.SyncTracker).Record
 	_ func(*heartbeat.SyncTracker) string                                                              = (*heartbeat.SyncTracker).Path
 	_ func(*heartbeat.SyncTracker) time.Time                                                           = (*heartbeat.SyncTracker).LastSuccessfulSyncAt
 	_ func(*heartbeat.HTTPPinger, context.Context) error                                               = (*heartbeat.HTTPPinger).Ping
 	_ func(*heartbeat.HTTPPinger) string                                                               = (*heartbeat.HTTPPinger).String
-	_ func(*heartbeat.HTTPPinger)                                                                      = (*heartbeat.HTTPPinger).CloseIdleConnections
 	_ func(*heartbeat.StatusError) string                                                              = (*heartbeat.StatusError).Error
 	_ func(heartbeat.PingerFunc, context.Context) error                                                = heartbeat.PingerFunc.Ping
 	_ func(heartbeat.Outcome) string                                                                   = heartbeat.Outcome.String
 	_ func(heartbeat.Outcome) ([]byte, error)                                                          = heartbeat.Outcome.MarshalText
 	_ func(heartbeat.Result) ([]byte, error)                                                           = heartbeat.Result.MarshalJSON
 	_ func(heartbeat.Result) slog.Value                                                                = heartbeat.Result.LogValue
+	_ func(heartbeat.Result) string                                                                    = heartbeat.Result.String
 	_ func(heartbeat.DatabaseStatus) bool                                                              = heartbeat.DatabaseStatus.Healthy
+	_ func(heartbeat.Config) error                                                                     = heartbeat.Config.Validate
+	_ func(*heartbeat.ConfigError) string                                                              = (*heartbeat.ConfigError).Error
+	_ func(*heartbeat.ConfigError) error                                                               = (*heartbeat.ConfigError).Unwrap
 	_ func(heartbeat.Config) bool                                                                      = heartbeat.Config.Enabled
 	_ func(heartbeat.Config, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.Config.NewMonitor
 
@@ -79,19 +88,28 @@ var (
 	_ func(*heartbeattest.Reporter) time.Time                    = (*heartbeattest.Reporter).LastSuccessfulSyncAt
 )
 
-// The interfaces ask for these methods and for no other.
-var (
-	_ heartbeat.Clock = (interface {
+// The interfaces have these methods and no other: each is assigned both ways.
+type (
+	clock interface {
 		Now() time.Time
 		After(d time.Duration) <-chan time.Time
-	})(nil)
-	_ heartbeat.Pinger = (interface {
+	}
+	pinger interface {
 		Ping(ctx context.Context) error
-	})(nil)
-	_ heartbeat.SyncReporter = (interface {
+	}
+	syncReporter interface {
 		Path() string
 		LastSuccessfulSyncAt() time.Time
-	})(nil)
+	}
+)
+
+var (
+	_ heartbeat.Clock        = clock(nil)
+	_ clock                  = heartbeat.Clock(nil)
+	_ heartbeat.Pinger       = pinger(nil)
+	_ pinger                 = heartbeat.Pinger(nil)
+	_ heartbeat.SyncReporter = syncReporter(nil)
+	_ syncReporter           = heartbeat.SyncReporter(nil)
 )
 
 // These types satisfy them.
@@ -99,7 +117,9 @@ var (
 	_ heartbeat.SyncReporter = (*heartbeat.SyncTracker)(nil)
 	_ heartbeat.Pinger       = (*heartbeat.HTTPPinger)(nil)
 	_ heartbeat.Pinger       = heartbeat.PingerFunc(nil)
+	_ http.Handler           = (*heartbeat.Monitor)(nil)
 	_ error                  = (*heartbeat.StatusError)(nil)
+	_ error                  = (*heartbeat.ConfigError)(nil)
 	_ fmt.Stringer           = (*heartbeat.HTTPPinger)(nil)
 	_ fmt.Stringer           = heartbeat.Outcome(0)
 	_ fmt.Formatter          = (*heartbeat.Monitor)(nil)
@@ -121,13 +141,16 @@ var (
 		Logger:     (*slog.Logger)(nil),
 		FailPinger: heartbeat.Pinger(nil),
 		OnResult:   (func(heartbeat.Result))(nil),
+		Source:     (func() []heartbeat.SyncReporter)(nil),
 	}
 	_ = heartbeat.HTTPOptions{
 		Client:    (*http.Client)(nil),
 		Timeout:   time.Duration(0),
 		Method:    string(""),
 		Header:    http.Header(nil),
+		Body:      string(""),
 		RedactURL: false,
+		Name:      string(""),
 	}
 	_ = heartbeat.StatusError{
 		Code:       int(0),
@@ -140,6 +163,11 @@ var (
 		Databases: int(0),
 		Unhealthy: []heartbeat.DatabaseStatus(nil),
 		Err:       error(nil),
+		Targets:   []heartbeat.TargetResult(nil),
+	}
+	_ = heartbeat.TargetResult{
+		Name: string(""),
+		Err:  error(nil),
 	}
 	_ = heartbeat.DatabaseStatus{
 		Path:       string(""),
@@ -148,6 +176,7 @@ var (
 	}
 	_ = heartbeat.Status{
 		Healthy:    false,
+		Interval:   time.Duration(0),
 		LastResult: heartbeat.Result{},
 		LastSentAt: time.Time{},
 		Databases:  []heartbeat.DatabaseStatus(nil),
@@ -157,5 +186,11 @@ var (
 		URLs:     []string(nil),
 		Interval: time.Duration(0),
 		FailURL:  string(""),
+		FailBody: string(""),
+		HTTP:     (*heartbeat.HTTPOptions)(nil),
+	}
+	_ = heartbeat.ConfigError{
+		Key: string(""),
+		Err: error(nil),
 	}
 )
