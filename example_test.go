@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -46,7 +48,7 @@ func Example() {
 	defer server.Close()
 
 	run := func(ctx context.Context, url string) error {
-		db := heartbeat.NewSyncTracker("/data/app.db") // or a *litestream.DB
+		db := heartbeat.NewSyncTracker("/data/app.db")
 		pinger, err := heartbeat.NewHTTPPinger(url, nil)
 		if err != nil {
 			return err
@@ -177,14 +179,21 @@ func ExampleNewHTTPPinger_header() {
 	// <nil>
 }
 
-// The failure signal tells the service at once, instead of after its grace.
+// The failure signal tells the service at once, instead of after its period and
+// grace. "{reason}" in the body stands for what is wrong.
 func ExampleOptions_failPinger() {
+	server := bodyService()
+	defer server.Close()
+	failPinger, err := heartbeat.NewHTTPPinger(server.URL+"/your-uuid-here/fail", &heartbeat.HTTPOptions{Body: "{reason}"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	db := heartbeattest.NewReporter("/data/app.db")
 	db.Set(clock.Now())
-	ok := heartbeat.PingerFunc(func(context.Context) error { return nil })
-	monitor, err := heartbeat.New(ok, []heartbeat.SyncReporter{db}, &heartbeat.Options{
-		FailPinger: ok, // e.g. an HTTPPinger for https://hc-ping.com/your-uuid-here/fail
+	monitor, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{db}, &heartbeat.Options{
+		FailPinger: failPinger,
 		Clock:      clock,
 		Logger:     plainLog(),
 	})
@@ -198,13 +207,132 @@ func ExampleOptions_failPinger() {
 	}
 	// Output:
 	// level=INFO msg="heartbeat sent"
+	// service: POST /your-uuid-here/fail "last sync too old: /data/app.db, last sync 2026-01-01T00:00:00Z (1 of 1 database)"
 	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z
 	// level=INFO msg="heartbeat failure signal sent"
 	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z
 }
 
-// A health check for a load balancer or an orchestrator.
-func ExampleMonitor_Status_healthz() {
+// "{reason}" in the query of a failure URL stands for what is wrong, here as
+// Uptime Kuma takes it.
+func ExampleConfig_reason() {
+	server := service()
+	defer server.Close()
+	config := heartbeat.Config{
+		URL:     server.URL + "/api/push/TOKEN?status=up&msg=OK&ping=",
+		FailURL: server.URL + "/api/push/TOKEN?status=down&msg={reason}&ping=",
+	}
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	db := heartbeattest.NewReporter("/data/app.db")
+	db.Set(clock.Now())
+	monitor, err := config.NewMonitor([]heartbeat.SyncReporter{db}, &heartbeat.Options{
+		Clock:  clock,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	monitor.Beat(context.Background())
+	clock.Advance(6 * time.Minute)
+	monitor.Beat(context.Background())
+	// Output:
+	// service: GET /api/push/TOKEN?status=up&msg=OK&ping=
+	// service: GET /api/push/TOKEN?status=down&msg=last+sync+too+old%3A+%2Fdata%2Fapp.db%2C+last+sync+2026-01-01T00%3A00%3A00Z+%281+of+1+database%29&ping=
+}
+
+// A FailPinger of one's own, that writes to a chat.
+func ExampleResultFromContext() {
+	server := bodyService() // the chat
+	defer server.Close()
+	webhook := server.URL + "/hooks/chat"
+
+	chat := heartbeat.PingerFunc(func(ctx context.Context) error {
+		result, _ := heartbeat.ResultFromContext(ctx)
+		message, err := json.Marshal(map[string]string{"text": "Replication: " + result.String()})
+		if err != nil {
+			return err
+		}
+		post, err := heartbeat.NewHTTPPinger(webhook, &heartbeat.HTTPOptions{
+			Body:   string(message),
+			Header: http.Header{"Content-Type": {"application/json"}},
+		})
+		if err != nil {
+			return err
+		}
+		return post.Ping(ctx)
+	})
+
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	db := heartbeattest.NewReporter("/data/app.db")
+	db.Set(clock.Now())
+	monitor, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{db}, &heartbeat.Options{
+		FailPinger: chat,
+		Clock:      clock,
+		Logger:     slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	monitor.Beat(context.Background())
+	clock.Advance(6 * time.Minute)
+	monitor.Beat(context.Background())
+	// Output: service: POST /hooks/chat "{\"text\":\"Replication: last sync too old: /data/app.db, last sync 2026-01-01T00:00:00Z (1 of 1 database)\"}"
+}
+
+// bodyService is a service that shows a request's body too.
+func bodyService() *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Printf("service: %s %s %q\n", r.Method, r.URL, body)
+	}))
+}
+
+// A store owns a daemon's set of databases: they come and go under its mutex.
+type store struct {
+	mu   sync.Mutex
+	open map[string]*heartbeat.SyncTracker
+}
+
+func (s *store) reporters() []heartbeat.SyncReporter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reporters := make([]heartbeat.SyncReporter, 0, len(s.open))
+	for _, db := range s.open {
+		reporters = append(reporters, db)
+	}
+	return reporters
+}
+
+// A daemon whose set of databases has an owner already gives the Monitor a
+// function that returns them, and need not mirror the set with Add and Remove.
+func ExampleOptions_source() {
+	s := &store{open: map[string]*heartbeat.SyncTracker{}}
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	monitor, err := heartbeat.New(heartbeattest.NewPinger(clock), nil, &heartbeat.Options{
+		Source: s.reporters,
+		Clock:  clock,
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	fmt.Println(len(monitor.Status().Databases), monitor.Status().Healthy)
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	db.Record(clock.Now())
+	s.mu.Lock()
+	s.open[db.Path()] = db
+	s.mu.Unlock()
+	fmt.Println(len(monitor.Status().Databases), monitor.Status().Healthy)
+	// Output:
+	// 0 false
+	// 1 true
+}
+
+// A health check for a load balancer or an orchestrator is one line.
+func ExampleMonitor_ServeHTTP() {
 	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	db := heartbeattest.NewReporter("/data/app.db")
 	db.Set(clock.Now())
@@ -214,19 +342,13 @@ func ExampleMonitor_Status_healthz() {
 		return
 	}
 
-	healthz := func(w http.ResponseWriter, _ *http.Request) {
-		status := monitor.Status()
-		w.Header().Set("Content-Type", "application/json")
-		if !status.Healthy {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-		json.NewEncoder(w).Encode(status)
-	}
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", monitor)
 
 	for range 2 {
 		w := httptest.NewRecorder()
-		healthz(w, httptest.NewRequest("GET", "/healthz", nil))
-		fmt.Print(w.Code, " ", w.Body)
+		mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		fmt.Println(w.Code, strings.TrimSpace(w.Body.String()))
 		clock.Advance(time.Hour)
 	}
 	// Output:

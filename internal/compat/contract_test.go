@@ -57,11 +57,14 @@ var (
 	_ func(*heartbeat.SyncTracker) time.Time                                                           = (*heartbeat.SyncTracker).LastSuccessfulSyncAt
 	_ func(*heartbeat.HTTPPinger, context.Context) error                                               = (*heartbeat.HTTPPinger).Ping
 	_ func(*heartbeat.HTTPPinger) string                                                               = (*heartbeat.HTTPPinger).String
+	_ func(heartbeat.HTTPPinger, fmt.State, rune)                                                      = heartbeat.HTTPPinger.Format
 	_ func(*heartbeat.StatusError) string                                                              = (*heartbeat.StatusError).Error
 	_ func(heartbeat.PingerFunc, context.Context) error                                                = heartbeat.PingerFunc.Ping
 	_ func(heartbeat.Outcome) string                                                                   = heartbeat.Outcome.String
 	_ func(heartbeat.Outcome) ([]byte, error)                                                          = heartbeat.Outcome.MarshalText
+	_ func(*heartbeat.Outcome, []byte) error                                                           = (*heartbeat.Outcome).UnmarshalText
 	_ func(heartbeat.Result) ([]byte, error)                                                           = heartbeat.Result.MarshalJSON
+	_ func(*heartbeat.Result, []byte) error                                                            = (*heartbeat.Result).UnmarshalJSON
 	_ func(heartbeat.Result) slog.Value                                                                = heartbeat.Result.LogValue
 	_ func(heartbeat.Result) string                                                                    = heartbeat.Result.String
 	_ func(heartbeat.DatabaseStatus) bool                                                              = heartbeat.DatabaseStatus.Healthy
@@ -69,6 +72,10 @@ var (
 	_ func(*heartbeat.ConfigError) string                                                              = (*heartbeat.ConfigError).Error
 	_ func(*heartbeat.ConfigError) error                                                               = (*heartbeat.ConfigError).Unwrap
 	_ func(heartbeat.Config) bool                                                                      = heartbeat.Config.Enabled
+	_ func(heartbeat.Config) string                                                                    = heartbeat.Config.String
+	_ func(heartbeat.Config, fmt.State, rune)                                                          = heartbeat.Config.Format
+	_ func(heartbeat.Config) slog.Value                                                                = heartbeat.Config.LogValue
+	_ func(heartbeat.Config) ([]byte, error)                                                           = heartbeat.Config.MarshalJSON
 	_ func(heartbeat.Config, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.Config.NewMonitor
 
 	_ func(time.Time) *heartbeattest.Clock                       = heartbeattest.NewClock
@@ -114,18 +121,26 @@ var (
 
 // These types satisfy them.
 var (
-	_ heartbeat.SyncReporter = (*heartbeat.SyncTracker)(nil)
-	_ heartbeat.Pinger       = (*heartbeat.HTTPPinger)(nil)
-	_ heartbeat.Pinger       = heartbeat.PingerFunc(nil)
-	_ http.Handler           = (*heartbeat.Monitor)(nil)
-	_ error                  = (*heartbeat.StatusError)(nil)
-	_ error                  = (*heartbeat.ConfigError)(nil)
-	_ fmt.Stringer           = (*heartbeat.HTTPPinger)(nil)
-	_ fmt.Stringer           = heartbeat.Outcome(0)
-	_ fmt.Formatter          = (*heartbeat.Monitor)(nil)
-	_ encoding.TextMarshaler = heartbeat.Outcome(0)
-	_ json.Marshaler         = heartbeat.Result{}
-	_ slog.LogValuer         = heartbeat.Result{}
+	_ heartbeat.SyncReporter   = (*heartbeat.SyncTracker)(nil)
+	_ heartbeat.Pinger         = (*heartbeat.HTTPPinger)(nil)
+	_ heartbeat.Pinger         = heartbeat.PingerFunc(nil)
+	_ http.Handler             = (*heartbeat.Monitor)(nil)
+	_ error                    = (*heartbeat.StatusError)(nil)
+	_ error                    = (*heartbeat.ConfigError)(nil)
+	_ fmt.Stringer             = (*heartbeat.HTTPPinger)(nil)
+	_ fmt.Stringer             = heartbeat.Outcome(0)
+	_ fmt.Stringer             = heartbeat.Result{}
+	_ fmt.Stringer             = heartbeat.Config{}
+	_ fmt.Formatter            = (*heartbeat.Monitor)(nil)
+	_ fmt.Formatter            = heartbeat.HTTPPinger{}
+	_ fmt.Formatter            = heartbeat.Config{}
+	_ encoding.TextMarshaler   = heartbeat.Outcome(0)
+	_ encoding.TextUnmarshaler = (*heartbeat.Outcome)(nil)
+	_ json.Marshaler           = heartbeat.Result{}
+	_ json.Marshaler           = heartbeat.Config{}
+	_ json.Unmarshaler         = (*heartbeat.Result)(nil)
+	_ slog.LogValuer           = heartbeat.Result{}
+	_ slog.LogValuer           = heartbeat.Config{}
 
 	_ heartbeat.Clock        = (*heartbeattest.Clock)(nil)
 	_ heartbeat.Pinger       = (*heartbeattest.Pinger)(nil)
