@@ -1,57 +1,220 @@
 package heartbeat_test
 
 import (
+	"bufio"
 	"context"
-	"strconv"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/require"
 )
 
-// A stillClock stands still, so every Beat but the first is rate-limited.
-type stillClock struct{ now time.Time }
+// roundTripFunc makes a function an http.RoundTripper. It serves where there is
+// no network: in a synctest bubble, and where the fault is the client's.
+type roundTripFunc func(*http.Request) (*http.Response, error)
 
-func (c *stillClock) Now() time.Time                       { return c.now }
-func (c *stillClock) After(time.Duration) <-chan time.Time { return nil }
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-var sent = heartbeat.PingerFunc(func(context.Context) error { return nil })
-
-// An otherReporter is a second type of reporter beside SyncTracker.
-type otherReporter struct {
-	path   string
-	lastAt time.Time
+func answerWith(req *http.Request, code int, header http.Header, body string) *http.Response {
+	return &http.Response{
+		StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
+		Header: header, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
 }
 
-func (r *otherReporter) Path() string                    { return r.path }
-func (r *otherReporter) LastSuccessfulSyncAt() time.Time { return r.lastAt }
+// viaFunc are the options of a pinger whose requests go to f.
+func viaFunc(f roundTripFunc) *heartbeat.HTTPOptions {
+	return &heartbeat.HTTPOptions{Client: &http.Client{Transport: f}}
+}
 
-// benchReporters returns n reporters that synced at the given time: trackers, or
-// with mixed every other one of another type.
-func benchReporters(n int, at time.Time, mixed bool) []heartbeat.SyncReporter {
-	reporters := make([]heartbeat.SyncReporter, n)
-	for i := range reporters {
-		path := "/data/" + strconv.Itoa(i) + ".db"
-		if mixed && i%2 == 1 {
-			reporters[i] = &otherReporter{path, at}
-			continue
+// errorTexts returns the text of err and of all that it wraps, at every level.
+func errorTexts(err error) []string {
+	if err == nil {
+		return nil
+	}
+	texts := []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%#v", err)}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		texts = append(texts, errorTexts(w.Unwrap())...)
+	case interface{ Unwrap() []error }:
+		for _, inner := range w.Unwrap() {
+			texts = append(texts, errorTexts(inner)...)
 		}
-		tracker := heartbeat.NewSyncTracker(path)
-		tracker.Record(at)
-		reporters[i] = tracker
 	}
-	return reporters
+	return texts
 }
 
-// run runs the Monitor until the function that it returns is called.
-func run(tb testing.TB, monitor *heartbeat.Monitor) (stop func()) {
-	ctx, cancel := context.WithCancel(tb.Context())
-	done := make(chan error, 1)
-	go func() { done <- monitor.Run(ctx) }()
-	return func() {
-		cancel()
-		require.NoError(tb, <-done)
+// A lineLog keeps each log line as "LEVEL message key=value key=value".
+type lineLog struct {
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *lineLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *lineLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *lineLog) WithGroup(string) slog.Handler { return l }
+
+func (l *lineLog) Handle(_ context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		return true
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, line)
+	return nil
+}
+
+func (l *lineLog) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.text)
+}
+
+// fresh is a database that has just synced.
+func fresh() []heartbeat.SyncReporter {
+	r := heartbeattest.NewReporter("/data/app.db")
+	r.Set(time.Now())
+	return []heartbeat.SyncReporter{r}
+}
+
+// beatOnce is what a Monitor makes of one ping of p.
+func beatOnce(t *testing.T, p heartbeat.Pinger) (heartbeat.Result, []string) {
+	t.Helper()
+	log := &lineLog{}
+	m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Logger: slog.New(log)})
+	require.NoError(t, err)
+	return m.Beat(t.Context()), log.lines()
+}
+
+func newPinger(t *testing.T, url string, opts *heartbeat.HTTPOptions) *heartbeat.HTTPPinger {
+	t.Helper()
+	p, err := heartbeat.NewHTTPPinger(url, opts)
+	require.NoError(t, err)
+
+	return p
+}
+
+const hint = " hint=unlikely to mend itself: check the ping URL, and the check it names at the service"
+
+const (
+	uuid   = "6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0"
+	apikey = "d41d8cd98f00b204e980"
+)
+
+// A namedPing is a PingerFunc with a name.
+type namedPing struct {
+	name string
+	heartbeat.PingerFunc
+}
+
+func (p namedPing) String() string { return p.name }
+
+// rawServer answers each connection's first request with what handle writes, and
+// counts the requests. It may keep the connection and read further requests.
+func rawServer(t *testing.T, handle func(conn net.Conn, in *bufio.Reader, req *http.Request)) (base string, requests *atomic.Int32) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	requests = new(atomic.Int32)
+	wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				if req, err := http.ReadRequest(in); err == nil {
+					requests.Add(1)
+					handle(conn, in, req)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		wg.Wait()
+	})
+	return "http://" + listener.Addr().String(), requests
+}
+
+func reset(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) }
+
+// hold waits until the client closes the connection.
+func hold(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
+
+// newCertificate makes a certificate for name, valid until then, and a pool that
+// trusts it.
+func newCertificate(t *testing.T, name string, until time.Time) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: until.AddDate(-1, 0, 0), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+// runFor runs a Monitor of p over a healthy database, in a synctest bubble.
+func runFor(t *testing.T, d time.Duration, p heartbeat.Pinger, opts *heartbeat.Options) []string {
+	t.Helper()
+	log := &lineLog{}
+	opts.Logger = slog.New(log)
+	m, err := heartbeat.New(p, fresh(), opts)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	require.NoError(t, m.Run(ctx))
+	return log.lines()
+}
+
+func refused() error {
+	return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+}
+
+// pipeTransport is an http.Transport without a network: dial gets the number of
+// the connection and serves its other end. It must be closed within the bubble.
+func pipeTransport(serve func(n int, conn net.Conn) error) *http.Transport {
+	var n atomic.Int32
+	return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		if err := serve(int(n.Add(1)), server); err != nil {
+			return nil, err
+		}
+		return client, nil
+	}}
 }

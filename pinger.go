@@ -1,33 +1,40 @@
 package heartbeat
 
 import (
+	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"slices"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-heartbeat/heartbeat/internal/redact"
 	"golang.org/x/sync/errgroup"
 )
 
 // A Pinger sends one heartbeat to one place. [HTTPPinger] is the usual one.
 //
 // Ping blocks until the heartbeat is known to have arrived (nil) or not (an
-// error), and returns soon after ctx is done. A [Monitor] calls it with a ctx
-// that ends after [MinInterval], never twice at once for one target, and takes a
-// panic for a failure. A Pinger that is also a [fmt.Stringer] is named by it in
-// log lines.
+// error), and returns soon after ctx is done. It makes one attempt: a [Monitor]
+// decides when to make another, and soon makes one where the error matches
+// [ErrNotSent]. A Monitor calls it with a ctx that ends when the next beat is due,
+// or after [MinInterval], and that says what the ping is about
+// ([ResultFromContext]); never twice at once for one target; and takes a panic, or
+// an end of its goroutine, for a failure. A Pinger that is also a [fmt.Stringer] is
+// named by it in log lines.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -73,6 +80,9 @@ func (m multiPinger) Ping(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// pingAll calls ping with 0 to n-1 at once and waits for all. A slow or failing
+// target does not touch the others: so the group's shared context and first error
+// are not used.
 func pingAll(n int, ping func(i int)) {
 	var group errgroup.Group
 	for i := range n {
@@ -84,41 +94,22 @@ func pingAll(n int, ping func(i int)) {
 	_ = group.Wait()
 }
 
+// callPinger pings p once. p has a goroutine of its own, since it may end it, and
+// that must not be the end of the caller's.
 func callPinger(ctx context.Context, p Pinger) error {
-	done := make(chan error, 1)
+	result := make(chan error, 1)
 	go func() {
-		err := errors.New("heartbeat: pinger ended its goroutine")
+		err := errors.New("heartbeat: pinger ended its goroutine") // by runtime.Goexit
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
 			}
-			done <- err
+			result <- err
 		}()
 		err = p.Ping(ctx)
 	}()
-	return <-done
+	return <-result
 }
-
-type pingVerdict struct {
-	notSent    bool
-	retryAfter time.Duration
-	hint       string
-}
-
-func classify(err error) (v pingVerdict) {
-	defer func() { _ = recover() }()
-	v.notSent = errors.Is(err, ErrNotSent)
-	wait, op := advice(err)
-	v.retryAfter = wait
-	if op {
-		v.hint = "unlikely to mend itself: check the ping URL, and the check it names at the service"
-	}
-	return v
-}
-
-func samePinger(a, b Pinger) bool { return false }
-func isNilPinger(p Pinger) bool   { return p == nil }
-func publicText(err error) string { return err.Error() }
 
 // logName is what p calls itself, or "" where it does not or panics over it.
 func logName(p Pinger) (name string) {
@@ -133,18 +124,47 @@ func logName(p Pinger) (name string) {
 	return ""
 }
 
-// targetName tells p, the i-th target, from the others in a joined error. A URL
-// that a pinger shows in the log is a credential that must not travel in errors:
-// it is named by its scheme and host there.
+// targetName tells p, the i-th target, from the others in errors. A URL that a
+// pinger shows in the log is a credential that must not travel in errors: it is
+// named by its scheme and host there.
 func targetName(p Pinger, i int) string {
 	name := logName(p)
 	if u, err := url.Parse(name); err == nil && u.Host != "" {
 		return u.Scheme + "://" + u.Host
 	}
-	if name != "" {
+	if name != "" && !strings.Contains(name, "://") {
 		return name
 	}
 	return "target " + strconv.Itoa(i+1)
+}
+
+// isNilPinger reports whether p is nothing that could be pinged: nil, a nil
+// pointer or function, or an HTTPPinger that NewHTTPPinger did not make.
+func isNilPinger(p Pinger) bool {
+	if h, ok := p.(*HTTPPinger); ok {
+		return h == nil || h.endpoint == nil
+	}
+	switch v := reflect.ValueOf(p); v.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan, reflect.UnsafePointer:
+		return v.IsNil()
+	}
+	return false
+}
+
+// samePinger reports whether a and b are the same value, or request the same URL.
+// Functions cannot be compared, and are never the same.
+func samePinger(a, b Pinger) bool {
+	if isNilPinger(a) || isNilPinger(b) {
+		return false
+	}
+	if x, ok := a.(*HTTPPinger); ok {
+		if y, ok := b.(*HTTPPinger); ok {
+			return x.endpoint().identity == y.endpoint().identity
+		}
+	}
+	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
 }
 
 const (
@@ -152,22 +172,48 @@ const (
 	defaultTimeout = 10 * time.Second
 
 	maxRedirects  = 10        // how many are followed
-	maxBody       = 64 << 10  // an answer's bytes that are read, to leave the connection reusable
+	maxBody       = 64 << 10  // an answer's bytes that are read
+	maxWords      = 64        // its first ones, that say whether the ping counted
 	maxHeader     = 64 << 10  // an answer's header bytes that are taken
 	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
 
-	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
+	userAgent   = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
+	placeholder = "{reason}" // in a URL's query and a body
 )
 
-// retryPauses are the pauses before a ping that never left is tried again: as
-// long as TCP waits before it sends a lost SYN for the second and third time.
-var retryPauses = [...]time.Duration{time.Second, 3 * time.Second}
+// Errors of a ping; test for them with [errors.Is].
+var (
+	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
+	// by a body that says that it did not count: Healthchecks.io answers
+	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
+	// words are in the error's text; others are not shown, since a server may repeat
+	// the ping's URL there.
+	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
 
-// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
-// by a body that says that it did not count: Healthchecks.io answers
-// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". Test
-// for it with [errors.Is]; the body's words are in the error's text.
-var ErrNotAccepted = errors.New("heartbeat: ping not accepted")
+	// ErrNotSent is the error of a ping of which no byte has left: the host was not
+	// found or would not connect, the TLS handshake failed, or a proxy would not
+	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
+	// next one soon. Any Pinger may return it, wrapped.
+	ErrNotSent = errors.New("heartbeat: not sent")
+)
+
+// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
+type notAcceptedError struct{ words string }
+
+func (e *notAcceptedError) Error() string {
+	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
+}
+func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
+
+// A pingError is an error of a request. All that it wraps may be shown.
+type pingError struct {
+	cause   error
+	notSent bool
+}
+
+func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
+func (e *pingError) Unwrap() error        { return e.cause }
+func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
 
 // A StatusError is the error of a ping that was answered outside 2xx. Find it
 // with [errors.As], as a *StatusError. It holds nothing of the response's body,
@@ -188,86 +234,161 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// advice says what an error asks for: to wait so long before the next attempt,
-// and for the operator, where it will not mend itself, since the URL is wrong, or
-// what it names is gone or closed to us. An error is a pinger's code, which may
-// panic.
-func advice(err error) (wait time.Duration, operator bool) {
+// A pingVerdict is what an error says of the next attempt.
+type pingVerdict struct {
+	notSent    bool          // no byte has left
+	retryAfter time.Duration // to wait at least, as a 429 or 503 asked; zero: no wish
+	hint       string        // for the operator; empty: none
+}
+
+// classify says what err, which may be nil, asks for. An error is a pinger's code,
+// which may panic or call back.
+func classify(err error) (sent pingVerdict) {
 	defer func() { _ = recover() }()
-	if status, ok := errors.AsType[*StatusError](err); ok && status != nil {
+	const unlikely = "unlikely to mend itself: check the ping URL, and the check it names at the service"
+	sent.notSent = errors.Is(err, ErrNotSent)
+	var status *StatusError
+	if errors.As(err, &status) && status != nil {
 		switch status.Code {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			return min(status.RetryAfter, maxRetryAfter), false
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
-			http.StatusNotFound, http.StatusConflict, http.StatusGone:
-			return 0, true
+			sent.retryAfter = max(0, min(status.RetryAfter, maxRetryAfter))
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
+			sent.hint = unlikely
+		}
+	} else if errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found") {
+		sent.hint = unlikely
+	}
+	return sent
+}
+
+// publicText is the text of a pinger's error as strangers may see it: that of an
+// HTTPPinger's own as it is, of any other what package redact leaves of it.
+func publicText(err error) string {
+	switch e := err.(type) {
+	case nil:
+		return ""
+	case *StatusError:
+		if e != nil {
+			return e.Error()
+		}
+	case *notAcceptedError, *pingError:
+		return e.Error()
+	case interface{ Unwrap() []error }: // of several targets
+		var texts []string
+		for _, part := range e.Unwrap() {
+			texts = append(texts, publicText(part))
+		}
+		return strings.Join(texts, "; ")
+	}
+	for inner := err; inner != nil; inner = unwrap(inner) { // with a target's name around it
+		switch inner.(type) {
+		case *StatusError, *notAcceptedError, *pingError:
+			return publicText(inner)
 		}
 	}
-	return 0, errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found")
+	return redact.Error(err, "", "").Error()
+}
+
+// unwrap is errors.Unwrap for foreign code, which may panic.
+func unwrap(err error) (inner error) {
+	defer func() { _ = recover() }()
+	return errors.Unwrap(err)
 }
 
 // HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
-// zero value, mean all defaults.
+// zero value, mean all defaults. They hold credentials: fmt, log/slog and
+// encoding/json print none of them.
 type HTTPOptions struct {
-	// Client sends the requests. It is copied and never modified; what its
-	// CheckRedirect refuses is refused here too. nil: a client of the pinger's
-	// own, that honours the proxy environment variables and HTTP/2.
+	// Client sends the requests. It is copied and never modified, and its
+	// connections are never closed; what its CheckRedirect refuses is refused here
+	// too. It must not repeat a request by itself: net/http's transport is kept
+	// from that. nil: a client of the pinger's own, that honours the proxy
+	// environment variables and makes a connection for each ping, with HTTP/1.1.
 	Client *http.Client
 
-	// Timeout bounds one ping: retries, redirects and the body included. Zero:
-	// 10 seconds, which is what Healthchecks.io advises. A Monitor gives a ping
-	// no longer than MinInterval. Negative: an error from NewHTTPPinger.
+	// Timeout bounds one ping: redirects and the body included. Zero: 10 seconds,
+	// which is what Healthchecks.io advises. A Monitor gives a ping no longer than
+	// until the next beat, and MinInterval at most. Negative: an error from
+	// NewHTTPPinger.
 	Timeout time.Duration
 
-	// Method is the request's method, with no body. Empty: GET. HEAD works, but
-	// hides the body that tells an accepted ping from one that did not count.
+	// Method is the request's method. Empty: POST if there is a Body, else GET.
+	// HEAD works, but hides the body that tells an accepted ping from one that did
+	// not count.
 	Method string
 
 	// Header is sent with each ping, e.g. Authorization, and never to another
 	// host that a redirect names. It is copied.
 	Header http.Header
 
+	// Body is sent with each ping as text/plain in UTF-8, unless Header sets
+	// another Content-Type, and again to where a 307 or 308 leads. In it,
+	// "{reason}" stands for the text of the [Result] that the ping is about, and for
+	// nothing where it is about none. Empty: no body. With GET or HEAD as the
+	// Method it is an error from NewHTTPPinger, since servers ignore it there.
+	Body string
+
 	// RedactURL shows only the URL's scheme and host in logs. A ping URL is a
 	// credential: set it where logs are read by people who must not have it.
 	RedactURL bool
 
-	Body string
+	// Name is shown in place of the URL in logs, errors and a TargetResult. Empty:
+	// the URL is, where it may be.
 	Name string
 }
 
-// ErrNotSent is the error of a ping of which no byte has left.
-var ErrNotSent = errors.New("heartbeat: not sent")
+// shown is what may be printed of the options.
+func (o HTTPOptions) shown() string {
+	return fmt.Sprintf("heartbeat.HTTPOptions{Name:%q Timeout:%v RedactURL:%v}", o.Name, o.Timeout, o.RedactURL)
+}
+
+// Format prints the options without their credentials, for all verbs of fmt.
+func (o HTTPOptions) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.shown()) }
+
+// LogValue is the same for log/slog.
+func (o HTTPOptions) LogValue() slog.Value { return slog.StringValue(o.shown()) }
+
+// MarshalJSON is the same for encoding/json.
+func (o HTTPOptions) MarshalJSON() ([]byte, error) { return json.Marshal(o.shown()) }
 
 // An HTTPPinger is a [Pinger] that requests a URL. Create one with
 // [NewHTTPPinger]. It may be used from several goroutines at once.
 type HTTPPinger struct {
-	// A pointer, so that no fmt verb prints the URL when it prints an
-	// HTTPPinger, or what holds one.
-	endpoint *endpoint
+	// A function, so that fmt and reflection find an address, and no URL, in an
+	// HTTPPinger and in what holds one, though it be an unexported field.
+	endpoint func() *endpoint
 }
 
 type endpoint struct {
 	client    *http.Client
 	ownClient bool
 	timeout   time.Duration
-	request   *http.Request // cloned for each ping
-	header    http.Header   // the caller's
-	origin    string        // scheme and host, for errors
-	shown     string        // for logs
-	secrets   []string      // lower-case parts of the URL and the header that no error may repeat
+	method    string
+	url       *url.URL
+	sent      http.Header // with each request
+	header    http.Header // the caller's, a part of it
+	body      string
+	origin    string // what errors show: scheme and host, or a name
+	shown     string // for logs
+	identity  string // equal for equal URLs
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
 // https URL with a host. A nil opts means all defaults. The error says what is
 // wrong with the URL or the options, and repeats neither.
 //
-// A ping is accepted by any 2xx status, unless the body begins with "OK (": then
-// it is [ErrNotAccepted]. Any other status is a [*StatusError]. Redirects are
-// followed, at most 10 of them and never from https to http. A request that
-// provably never left (its host could not be looked up or dialled, or the TLS
-// handshake failed) is tried again after 1 second and once more after 3, within
-// the timeout; one that has left is never repeated. No error has the URL in it,
-// beyond its scheme and host.
+// In the URL's query, "{reason}" stands for the text of the [Result] that the ping
+// is about, escaped.
+//
+// A ping is one request (and one more for each redirect), on a connection of its
+// own. It is accepted by any 2xx status, whatever becomes of the body, unless the
+// body begins with "OK (": then it is [ErrNotAccepted]. Any other status is a
+// [*StatusError]. Redirects are followed, at most 10 of them and never from https
+// to http. An error that proves that no byte of the request left matches
+// [ErrNotSent]. No error has the URL in it, beyond its scheme and host, nor a
+// header: [errors.Is] finds what net/http said, and [errors.As] what of it may be
+// shown.
 func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	p, err := newHTTPPinger(rawURL, opts)
 	if err != nil {
@@ -291,21 +412,16 @@ func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	if err := checkHeader(opts.Header); err != nil {
 		return nil, err
 	}
-	method := opts.Method
-	if method == "" {
-		method = http.MethodGet
-	}
-	req, err := http.NewRequest(strings.ToUpper(method), u.String(), nil)
+	method, err := methodOf(opts)
 	if err != nil {
-		return nil, fmt.Errorf("ping method %q is not an HTTP method; use GET or POST", method)
+		return nil, err
 	}
 	e := &endpoint{
-		timeout: opts.Timeout,
-		request: req,
-		header:  opts.Header.Clone(),
-		origin:  u.Scheme + "://" + u.Host,
-		shown:   u.Redacted(),
-		secrets: secretsOf(u, opts.Header),
+		timeout: opts.Timeout, method: method, url: u, body: opts.Body,
+		header:   opts.Header.Clone(),
+		origin:   u.Scheme + "://" + u.Host,
+		shown:    u.Redacted(),
+		identity: strings.ToLower(u.Scheme+"://"+net.JoinHostPort(u.Hostname(), port(u))) + u.RequestURI() + u.User.String(),
 	}
 	if e.timeout == 0 {
 		e.timeout = defaultTimeout
@@ -313,23 +429,42 @@ func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	if opts.RedactURL {
 		e.shown = e.origin
 	}
-	req.Header.Set("User-Agent", userAgent)
+	if opts.Name != "" {
+		e.shown, e.origin = opts.Name, opts.Name
+	}
+	e.sent = e.ownHeader()
 	for name, values := range e.header {
-		req.Header[http.CanonicalHeaderKey(name)] = values
+		e.sent[http.CanonicalHeaderKey(name)] = values
 	}
-	if host := req.Header.Get("Host"); host != "" {
-		req.Host = host // net/http takes it from here, not from the header
+	e.client = e.newClient(opts.Client)
+	return &HTTPPinger{func() *endpoint { return e }}, nil
+}
+
+// methodOf returns the options' method in capital letters.
+func methodOf(opts *HTTPOptions) (string, error) {
+	method := strings.ToUpper(opts.Method)
+	switch {
+	case method == "" && opts.Body != "":
+		method = http.MethodPost
+	case method == "":
+		method = http.MethodGet
+	case opts.Body != "" && (method == http.MethodGet || method == http.MethodHead):
+		return "", fmt.Errorf("ping has a body, which servers ignore with %s; leave the method empty for POST", method)
 	}
-	var client http.Client
-	if opts.Client != nil {
-		client = *opts.Client
-	} else {
-		client.Transport = newTransport()
-		e.ownClient = true
+	if _, err := http.NewRequest(method, "http://host", nil); err != nil {
+		return "", fmt.Errorf("ping method %q is not an HTTP method; use GET or POST", opts.Method)
 	}
-	client.CheckRedirect = e.checkRedirect(client.CheckRedirect)
-	e.client = &client
-	return &HTTPPinger{e}, nil
+	return method, nil
+}
+
+// ownHeader is what each request has, unless the caller's header says otherwise.
+// Asking for an encoding keeps net/http from undoing one without a bound.
+func (e *endpoint) ownHeader() http.Header {
+	h := http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
+	if e.body != "" {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	return h
 }
 
 // parsePingURL's errors say what is wrong in words of its own: those of net/url
@@ -346,7 +481,8 @@ func parsePingURL(rawURL string) (*url.URL, error) {
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		if _, ok := errors.AsType[url.EscapeError](err); ok {
+		var escape url.EscapeError
+		if errors.As(err, &escape) {
 			return nil, problem("has a % that is not followed by two hexadecimal digits")
 		}
 		return nil, problem("cannot be parsed")
@@ -388,26 +524,86 @@ func checkHeader(header http.Header) error {
 	return nil
 }
 
-// newTransport returns a transport that no one else uses: a test bubble must
-// not share connections with another, nor a daemon with its supervisor.
-func newTransport() *http.Transport {
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
-	if std, ok := http.DefaultTransport.(*http.Transport); ok {
-		transport = std.Clone()
+// newClient returns a copy of theirs, or a client of our own, that follows no
+// redirect that it must not.
+func (e *endpoint) newClient(theirs *http.Client) *http.Client {
+	client := http.Client{}
+	if theirs == nil {
+		e.ownClient = true
+		client.Transport = newTransport()
+	} else {
+		client = *theirs
+		client.Transport = oneRequest{client.Transport}
 	}
-	transport.MaxResponseHeaderBytes = maxHeader
-	// Many servers close a connection that was idle for a minute: just when the
-	// next ping would be written to it. By then it must not be used any more.
-	transport.IdleConnTimeout = MinInterval / 2
-	return transport
+	client.CheckRedirect = e.checkRedirect(client.CheckRedirect)
+	return &client
+}
+
+// newTransport returns a transport with a connection for each request, which ends
+// with the ping. Kept ones were rejected: pings are a minute apart and servers
+// close idle connections sooner; net/http repeats a request on one that broke; and
+// it prints what arrives on an idle one to the process's log. It has HTTP/1.1 only,
+// since HTTP/2 keeps and repeats by design.
+func newTransport() *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	dialer := new(net.Dialer)
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		Protocols:              protocols,
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+		// net/http goes on dialling and shaking hands after the request's end, with
+		// a ctx that only has the values of the request's.
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+				ctx = a.ctx
+			}
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(ctx, func() { _ = conn.Close() })
+			}
+			return conn, err
+		},
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode != http.StatusOK {
+				return redact.ProxyStatus(resp.StatusCode) // net/http shows the words beside it
+			}
+			return nil
+		},
+	}
+}
+
+// oneRequest keeps net/http's transport from repeating a request on a new
+// connection, or a new HTTP/2 stream, when a kept one breaks, though the server may
+// have acted on it: it does not where there is a body that it cannot get again.
+type oneRequest struct{ next http.RoundTripper }
+
+func (t oneRequest) RoundTrip(req *http.Request) (*http.Response, error) {
+	next := t.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	req = req.WithContext(req.Context()) // a copy
+	req.GetBody = nil
+	if req.Body == nil || req.Body == http.NoBody {
+		switch req.Method {
+		// For these net/http looks whether a body is empty, and then sends none.
+		// Others it does not repeat.
+		case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
+			req.Body = io.NopCloser(bytes.NewReader(nil))
+		}
+	}
+	return next.RoundTrip(req)
 }
 
 // checkRedirect returns a policy that keeps the ping URL, and the caller's
 // headers, from every host but the first.
 func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
-		if sent, ok := req.Context().Value(sendingKey{}).(*sending); ok {
-			sent.connected.Store(true) // also with a transport that traces nothing
+		if a, ok := req.Context().Value(attemptKey{}).(*attempt); ok {
+			a.connected.Store(true) // also with a transport that traces nothing
 		}
 		if len(via) > maxRedirects {
 			return errTooManyRedirects
@@ -416,19 +612,25 @@ func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) err
 			return errInsecureRedirect
 		}
 		req.Header.Del("Referer") // net/http puts the URL it came from there
-		if !sameHost(e.request.URL, req.URL) {
+		if !sameHost(e.url, req.URL) {
 			for name := range e.header {
 				req.Header.Del(name)
 			}
 			req.Host = ""
-			if req.Header.Get("User-Agent") == "" {
-				req.Header.Set("User-Agent", userAgent)
+			for name, values := range e.ownHeader() {
+				if name != "Content-Type" || req.Body != nil {
+					req.Header[name] = values
+				}
 			}
 		}
-		if theirs != nil {
-			return theirs(req, via)
+		if theirs == nil {
+			return nil
 		}
-		return nil
+		err := theirs(req, via)
+		if err == nil || err == http.ErrUseLastResponse {
+			return err
+		}
+		return &refusedRedirect{err}
 	}
 }
 
@@ -436,6 +638,12 @@ var (
 	errTooManyRedirects = fmt.Errorf("stopped after %d redirects", maxRedirects)
 	errInsecureRedirect = errors.New("refused a redirect from https to http")
 )
+
+// A refusedRedirect is one that the caller's CheckRedirect refused.
+type refusedRedirect struct{ theirs error }
+
+func (*refusedRedirect) Error() string   { return "redirect refused by the client's CheckRedirect" }
+func (e *refusedRedirect) Unwrap() error { return e.theirs }
 
 // sameHost reports whether a redirect stays on the host, and on its port unless
 // it only leads from http to https.
@@ -451,151 +659,181 @@ func port(u *url.URL) string {
 	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }
 
-// String returns the URL as logs may show it: without a password in it; with
-// RedactURL, its scheme and host only.
-func (p *HTTPPinger) String() string { return p.endpoint.shown }
+// String returns the name of the options, or the URL as logs may show it: without
+// a password in it; with RedactURL, its scheme and host only.
+func (p *HTTPPinger) String() string { return p.endpoint().shown }
 
 // Format prints what String returns, for all verbs of package fmt. It is there for
-// an HTTPPinger that is no pointer too, whose endpoint some verbs would print.
+// an HTTPPinger that is no pointer too.
 func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	shown := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
 	if p.endpoint != nil {
-		shown = p.endpoint.shown
+		shown = p.endpoint().shown
 	}
 	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), shown)
-}
-
-// CloseIdleConnections closes the connections that are kept for the next ping,
-// unless the caller's own client holds them. A [Monitor] calls it when Run ends.
-func (p *HTTPPinger) CloseIdleConnections() {
-	if p.endpoint.ownClient {
-		p.endpoint.client.CloseIdleConnections()
-	}
 }
 
 // Ping sends one heartbeat and blocks until it has been answered, ctx is done or
 // the timeout has passed. [NewHTTPPinger] says what its errors are.
 func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
-	e := p.endpoint
-	defer func() { // a caller's transport may panic, and name the URL in it
-		if v := recover(); v != nil {
-			err = fmt.Errorf("heartbeat: ping: HTTP client panicked: %s", e.withoutSecrets(fmt.Sprint(v)))
-		}
-	}()
+	e := p.endpoint()
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
-	sent := &sending{}
-	ctx = sent.trace(ctx, cancel)
-	for _, pause := range retryPauses {
-		err := e.send(ctx, sent)
-		if err == nil || !sent.neverLeft(err) {
-			return err
+	defer func() { // a caller's transport may panic, and name the URL in it
+		if v := recover(); v != nil {
+			err = &pingError{cause: fmt.Errorf("HTTP client panicked with a %T (not shown)", v)}
 		}
-		if deadline, _ := ctx.Deadline(); time.Until(deadline) <= pause {
-			return err
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		case <-timer.C:
-		}
+	}()
+	a := &attempt{began: time.Now()}
+	a.ctx = context.WithValue(ctx, attemptKey{}, a)
+	resp, err := e.client.Do(e.newRequest(a.trace()))
+	if err != nil {
+		return e.publicError(a, err)
 	}
-	return e.send(ctx, sent)
+	defer resp.Body.Close()
+	return e.judge(resp)
 }
 
-// A sending knows how far a ping got. The transport's goroutines tell it; that of
-// a request's end may do so after that of its answer's begin.
-type sending struct {
-	connecting, connected, repeating atomic.Bool
-	unanswered                       atomic.Int32
+// An attempt knows how far a ping got. The transport's goroutines tell it.
+type attempt struct {
+	ctx                   context.Context // ends with the ping
+	began                 time.Time
+	connecting, connected atomic.Bool
 }
 
-type sendingKey struct{}
+type attemptKey struct{}
 
-// trace returns a context whose requests are told to s. cancel ends it.
-func (s *sending) trace(ctx context.Context, cancel func()) context.Context {
-	return httptrace.WithClientTrace(context.WithValue(ctx, sendingKey{}, s), &httptrace.ClientTrace{
-		GetConn: func(string) {
-			s.connecting.Store(true)
-			if s.unanswered.Load() > 0 {
-				// net/http would repeat a GET whose kept connection breaks before
-				// the answer, though the server may have acted on it.
-				s.repeating.Store(true)
-				cancel()
-			}
-		},
-		GotConn: func(info httptrace.GotConnInfo) {
-			s.connected.Store(true)
-			if s.repeating.Load() { // the transport has not seen the cancel yet
-				_ = info.Conn.Close()
-			}
-		},
-		WroteRequest: func(info httptrace.WroteRequestInfo) {
-			if info.Err == nil {
-				s.unanswered.Add(1)
-			}
-		},
-		GotFirstResponseByte: func() { s.unanswered.Add(-1) },
+// trace returns a ctx whose requests tell a whether a connection was asked for and
+// obtained.
+func (a *attempt) trace() context.Context {
+	return httptrace.WithClientTrace(a.ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { a.connecting.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { a.connected.Store(true) },
 	})
 }
 
 // neverLeft reports whether err proves that no byte of a request is out. net/http's
 // transport asks for a connection before it writes to one; of another, only an
 // error that stands for a failed dial proves as much.
-func (s *sending) neverLeft(err error) bool {
-	return !s.connected.Load() && (s.connecting.Load() || isDialError(err))
+func (a *attempt) neverLeft(err error) bool {
+	return !a.connected.Load() && (a.connecting.Load() || isDialError(err))
 }
-
-// send sends the request once, and makes an error of an answer that is not one.
-func (e *endpoint) send(ctx context.Context, sent *sending) error {
-	resp, err := e.client.Do(e.request.Clone(ctx))
-	if err != nil {
-		if ue, ok := err.(*url.Error); ok && sent.repeating.Load() {
-			ue.Err = errNoAnswer // else it says that ctx was canceled
-		}
-		return e.publicError(err)
-	}
-	defer resp.Body.Close()
-
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		if resp.StatusCode != http.StatusSwitchingProtocols { // its body is the connection, with no deadline
-			drain(resp.Body)
-		}
-		return &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64))
-	if rest, ok := bytes.CutPrefix(body, []byte("OK (")); ok {
-		words, _, closed := strings.Cut(string(rest), ")")
-		if !closed { // and so perhaps cut off in the middle of a secret
-			words = "…"
-		}
-		return fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+e.withoutSecrets(words)+")")
-	}
-	if err != nil {
-		return fmt.Errorf("heartbeat: ping: reading the answer's body: %w", e.publicCause(err))
-	}
-	drain(resp.Body)
-	return nil
-}
-
-var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
-
-func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxBody) }
 
 func isDialError(err error) bool {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Op == "dial"
+	var (
+		op          *net.OpError
+		dns         *net.DNSError
+		certificate *tls.CertificateVerificationError
+		record      tls.RecordHeaderError
+	)
+	if errors.As(err, &op) {
+		return op.Op == "dial" || op.Op == "proxyconnect"
 	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return true
+	return errors.As(err, &dns) || errors.As(err, &certificate) || errors.As(err, &record)
+}
+
+// newRequest returns the request of one ping, with the reason for it in its place.
+func (e *endpoint) newRequest(ctx context.Context) *http.Request {
+	reason := ""
+	if result, ok := ResultFromContext(ctx); ok {
+		reason = result.String()
 	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
+	u := *e.url
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, placeholder, url.QueryEscape(reason))
+	req := (&http.Request{
+		Method: e.method, URL: &u, Host: u.Host, Header: e.sent.Clone(),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host // net/http takes it from here, not from the header
 	}
-	_, ok := errors.AsType[tls.RecordHeaderError](err)
-	return ok
+	if e.body != "" {
+		body := strings.ReplaceAll(e.body, placeholder, strings.ToValidUTF8(reason, "\uFFFD"))
+		req.ContentLength = int64(len(body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+		req.Body, _ = req.GetBody()
+		if body == "" {
+			req.Body = http.NoBody
+		}
+	}
+	return req
+}
+
+// publicError says of an http.Client's error what may be shown.
+func (e *endpoint) publicError(a *attempt, err error) error {
+	notSent := a.neverLeft(err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		waitedFor := "no answer"
+		if notSent {
+			waitedFor = "no connection"
+		}
+		return &pingError{fmt.Errorf("%s within %v: %w", waitedFor, a.waited(e.timeout), context.DeadlineExceeded), notSent}
+	}
+	address := ""
+	if net.ParseIP(e.url.Hostname()) != nil {
+		address = net.JoinHostPort(e.url.Hostname(), port(e.url))
+	}
+	op := e.method[:1] + strings.ToLower(e.method[1:])
+	return &pingError{&url.Error{Op: op, URL: e.origin, Err: redact.Error(err, e.url.Hostname(), address)}, notSent}
+}
+
+// waited is how long the attempt was given before it was over.
+func (a *attempt) waited(timeout time.Duration) time.Duration {
+	return min(timeout, time.Since(a.began).Round(10*time.Millisecond))
+}
+
+// judge says what an answer means.
+func (e *endpoint) judge(resp *http.Response) error {
+	body := &io.LimitedReader{R: resp.Body, N: maxBody}
+	// A body that is read to its end leaves a caller's connection reusable. That of
+	// a 101 is the connection, with no deadline.
+	if !e.ownClient && resp.StatusCode != http.StatusSwitchingProtocols {
+		defer func() { _, _ = io.Copy(io.Discard, body) }()
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+	}
+	// The status line proves the arrival. Only what came of the body can deny it,
+	// and not that the rest did not come.
+	said := bufio.NewReaderSize(plain(resp, body), maxWords)
+	const denial = "OK ("
+	for n := range denial {
+		if got, err := said.Peek(n + 1); err != nil || string(got) != denial[:n+1] {
+			return nil
+		}
+	}
+	for n := len(denial); n < maxWords; n++ {
+		words, err := said.Peek(n + 1)
+		if err != nil {
+			break
+		}
+		if words[n] == ')' {
+			switch known := string(words[len(denial):n]); known {
+			case "not found", "rate-limited":
+				return &notAcceptedError{known}
+			}
+			break
+		}
+	}
+	return &notAcceptedError{"…"}
+}
+
+// plain is the body, unpacked if it is packed though nobody asked for that. What is
+// packed is bounded too, so no answer unpacks for long.
+func plain(resp *http.Response, body io.Reader) io.Reader {
+	switch strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))) {
+	case "gzip", "x-gzip":
+		packed := bufio.NewReader(body)
+		if magic, _ := packed.Peek(2); string(magic) != "\x1f\x8b" {
+			return packed // it only says so
+		}
+		unpacked, err := gzip.NewReader(packed)
+		if err != nil {
+			return strings.NewReader("")
+		}
+		return unpacked
+	}
+	return body
 }
 
 // parseRetryAfter reads the header of a 429 or 503: seconds, or a date, which
@@ -620,125 +858,3 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 	}
 	return max(0, min(until.Sub(now), maxRetryAfter))
 }
-
-// secretsOf lists what of u and header is a credential or may hold one, in the
-// forms that a server or a transport may repeat. Parts of less than four letters
-// are too common to look for.
-func secretsOf(u *url.URL, header http.Header) []string {
-	parts := append(strings.Split(u.EscapedPath(), "/"), strings.Split(u.Path, "/")...)
-	// The whole path too, since its segments may be too short.
-	parts = append(parts, u.EscapedPath(), u.Path, u.RawQuery, u.Fragment)
-	for pair := range strings.SplitSeq(u.RawQuery, "&") {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			value = key
-		}
-		parts = append(parts, value)
-	}
-	for _, values := range u.Query() {
-		parts = append(parts, values...)
-	}
-	if password, ok := u.User.Password(); ok {
-		// net/http makes a header of the two.
-		parts = append(parts, password, base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
-	}
-	parts = append(parts, u.User.Username())
-	for name, values := range header {
-		if http.CanonicalHeaderKey(name) == "Host" {
-			continue
-		}
-		for _, value := range values {
-			// Most are no credentials: the short ones are words such as "close".
-			if len(value) >= 8 {
-				parts = append(parts, value)
-			}
-			if _, token, ok := strings.Cut(value, " "); ok && len(token) >= 8 { // Bearer …
-				parts = append(parts, token)
-			}
-		}
-	}
-	var secrets []string
-	for _, part := range parts {
-		if len(part) >= 4 {
-			secrets = append(secrets, strings.ToLower(part))
-		}
-	}
-	return secrets
-}
-
-// withoutSecrets returns text, or a stand-in if it repeats a secret. The host's
-// name may be shown, even if a part of the path is the same or a part of it.
-func (e *endpoint) withoutSecrets(text string) string {
-	lower, host := strings.ToLower(text), strings.ToLower(e.request.URL.Hostname())
-	withoutHost := strings.ReplaceAll(lower, host, "\x00")
-	for _, secret := range e.secrets {
-		in := lower
-		if strings.Contains(host, secret) {
-			in = withoutHost
-		}
-		if strings.Contains(in, secret) {
-			return "(withheld, since it repeats the ping URL)"
-		}
-	}
-	return text
-}
-
-// publicError rebuilds the error of an http.Client without the URL.
-func (e *endpoint) publicError(err error) error {
-	if ue, ok := err.(*url.Error); ok { // the outermost, which http.Client always makes
-		err = &url.Error{Op: ue.Op, URL: e.origin, Err: e.publicCause(ue.Err)}
-	} else {
-		err = e.publicCause(err)
-	}
-	return fmt.Errorf("heartbeat: ping: %w", err)
-}
-
-// publicCause returns err itself where all it holds is safe to show, since then
-// errors.Is and errors.As go on working; else the safe part of its text, for
-// errors.Is only.
-func (e *endpoint) publicCause(err error) error {
-	mayQuote := isDialError(err)
-	if e.isPublic(err, mayQuote) {
-		return err
-	}
-	return &hiddenError{e.publicText(err.Error(), mayQuote), func(target error) bool { return errors.Is(err, target) }}
-}
-
-// isPublic reports whether err, and each error that it wraps, is safe to show.
-func (e *endpoint) isPublic(err error, mayQuote bool) bool {
-	if text := err.Error(); e.publicText(text, mayQuote) != text {
-		return false
-	}
-	switch w := err.(type) {
-	case interface{ Unwrap() error }:
-		inner := w.Unwrap()
-		return inner == nil || e.isPublic(inner, mayQuote)
-	case interface{ Unwrap() []error }:
-		return !slices.ContainsFunc(w.Unwrap(), func(inner error) bool { return !e.isPublic(inner, mayQuote) })
-	}
-	return true
-}
-
-// publicText returns what is safe to show of an error's text. What net/http says of a
-// malformed response quotes it, and so repeats, escaped or not, whatever a server
-// puts there; with mayQuote, for what comes before the request, only names.
-func (e *endpoint) publicText(text string, mayQuote bool) string {
-	if !mayQuote {
-		safe, _, _ := strings.Cut(text, `"`)
-		safe, _, _ = strings.Cut(safe, " line: ")
-		if safe != text {
-			text = strings.TrimRight(safe, ": [(")
-		}
-	}
-	return e.withoutSecrets(text)
-}
-
-// A hiddenError has the safe part of another error's text. errors.As and Unwrap
-// do not get at that error, since they would hand out the rest.
-type hiddenError struct {
-	text string
-	is   func(target error) bool
-}
-
-func (e *hiddenError) Error() string        { return e.text }
-func (e *hiddenError) Is(target error) bool { return e.is(target) }

@@ -142,7 +142,7 @@ func FuzzResponse(f *testing.F) {
 		case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "", resp.StatusCode == 100:
 			require.Error(t, err) // where it leads answers the same
 		case resp.StatusCode/100 != 2:
-			status, ok := errors.AsType[*heartbeat.StatusError](err)
+			status, ok := errorAs[*heartbeat.StatusError](err)
 			if resp.StatusCode/100 == 1 && !ok { // one informational answer too many
 				require.Error(t, err)
 				break
@@ -193,7 +193,7 @@ func FuzzRetryAfter(f *testing.F) {
 			require.NoError(t, err)
 			return
 		}
-		status, ok := errors.AsType[*heartbeat.StatusError](err)
+		status, ok := errorAs[*heartbeat.StatusError](err)
 		require.True(t, ok, "%v", err)
 		require.Equal(t, code, status.Code)
 		require.GreaterOrEqual(t, status.RetryAfter, time.Duration(0))

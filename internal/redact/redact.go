@@ -1,0 +1,319 @@
+// Package redact says what may be shown of an error that came about while a
+// secret was in use: the URL of a ping, or a header.
+//
+// It is an allowlist. An error of a known type is rebuilt from those of its
+// fields that cannot hold a secret; of any other error's text only a phrase that
+// is written down in this file is shown; what is left is called withheld. A list
+// of secrets to look for was rejected: a server can re-encode, shorten or split
+// one, and a list of all the ways to do so has no end.
+package redact
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Error returns an error that says of err what may be shown, or nil where err is
+// nil. host and address are what may be named: the host that was asked for, and
+// "IP:port" where its URL gave the address itself; empty: none.
+//
+// [errors.Is] finds in it whatever it finds in err. [errors.As] and Unwrap find
+// only what was rebuilt. No error is handed out that err held, but constants of
+// the standard library. It may be used from several goroutines if err may.
+func Error(err error, host, address string) error {
+	if err == nil {
+		return nil
+	}
+	r := rebuilder{host, address}
+	return &shown{r.rebuild(err, 0), func(target error) bool { return is(err, target) }}
+}
+
+// Withheld is what is shown of an error of which nothing may be shown.
+const Withheld = "unknown error (its text is withheld, since it may repeat the ping URL)"
+
+// ProxyStatus is the error of a proxy that would not connect. The text beside
+// the status may be anything, and is not kept.
+type ProxyStatus int
+
+func (p ProxyStatus) Error() string {
+	if p < 100 || p > 999 {
+		return "proxy answered with an unknown status"
+	}
+	return strings.TrimRight(fmt.Sprintf("proxy answered %d %s", int(p), http.StatusText(int(p))), " ")
+}
+
+// A shown error is what Error returns. The original is within a function, of
+// which fmt prints an address only.
+type shown struct {
+	safe error
+	is   func(target error) bool
+}
+
+func (s *shown) Error() string        { return s.safe.Error() }
+func (s *shown) Unwrap() error        { return s.safe }
+func (s *shown) Is(target error) bool { return s.is(target) }
+
+// Timeout makes a shown error a [net.Error], as the errors of net/http are.
+func (s *shown) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(s.safe, &t) && t.Timeout() || s.is(context.DeadlineExceeded) || s.is(os.ErrDeadlineExceeded)
+}
+
+// Temporary is part of [net.Error]; no one should ask.
+func (s *shown) Temporary() bool { return s.Timeout() }
+
+// is is errors.Is for an err whose methods may panic.
+func is(err, target error) (found bool) {
+	defer func() { _ = recover() }()
+	return errors.Is(err, target)
+}
+
+// A words error has a fixed text, before what it wraps, if anything.
+type words struct {
+	text  string
+	inner error
+}
+
+func (w *words) Error() string {
+	if w.inner == nil {
+		return w.text
+	}
+	return w.text + ": " + w.inner.Error()
+}
+func (w *words) Unwrap() error { return w.inner }
+
+type rebuilder struct{ host, address string }
+
+// maxDepth ends an error that wraps itself.
+const maxDepth = 30
+
+// rebuild returns what may be shown of err. Its methods and fields are foreign,
+// and may panic.
+func (r rebuilder) rebuild(err error, depth int) (safe error) {
+	defer func() {
+		if recover() != nil || safe == nil {
+			safe = &words{text: Withheld}
+		}
+	}()
+	if depth > maxDepth {
+		return nil
+	}
+	for _, constant := range constants {
+		if same(err, constant) {
+			return constant
+		}
+	}
+	inner := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return r.rebuild(err, depth+1)
+	}
+	if safe := r.network(err, inner); safe != nil {
+		return safe
+	}
+	if safe := r.certificate(err, inner); safe != nil {
+		return safe
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var parts []error
+		for _, part := range joined.Unwrap()[:min(len(joined.Unwrap()), maxDepth)] {
+			if part != nil {
+				parts = append(parts, r.rebuild(part, maxDepth/2+depth))
+			}
+		}
+		return errors.Join(parts...)
+	}
+	if wrapper, ok := err.(interface{ Unwrap() error }); ok && wrapper.Unwrap() != nil {
+		cause := inner(wrapper.Unwrap())
+		if phrase := phraseOf(err.Error()); phrase != "" {
+			return &words{phrase, cause}
+		}
+		return cause
+	}
+	return r.leaf(err)
+}
+
+// same is ==, for an err that cannot be compared too.
+func same(err, constant error) (equal bool) {
+	defer func() { _ = recover() }()
+	return err == constant
+}
+
+// constants are shown as they are: their text is fixed.
+var constants = []error{
+	context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, io.ErrShortWrite, io.ErrShortBuffer, io.ErrNoProgress,
+	net.ErrClosed, os.ErrDeadlineExceeded, os.ErrPermission, os.ErrNotExist, os.ErrInvalid, os.ErrClosed,
+	http.ErrSchemeMismatch, http.ErrAbortHandler, http.ErrServerClosed, http.ErrBodyReadAfterClose, http.ErrLineTooLong, http.ErrHandlerTimeout, http.ErrNotSupported, http.ErrMissingFile,
+}
+
+// network rebuilds the errors of packages net, os and syscall; nil: err is none.
+func (r rebuilder) network(err error, inner func(error) error) error {
+	switch e := err.(type) {
+	case *shown:
+		return e.safe
+	case ProxyStatus:
+		return e
+	case syscall.Errno:
+		if e < 1<<14 { // more could spell a secret
+			return e
+		}
+	case *os.SyscallError:
+		return &os.SyscallError{Syscall: oneOf(e.Syscall, "system call", "connect", "read", "write", "socket", "setsockopt", "getsockopt", "bind", "wsarecv", "wsasend", "connectex"), Err: inner(e.Err)}
+	case *net.OpError:
+		op := &net.OpError{
+			Op:  oneOf(e.Op, "network", "dial", "read", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect"),
+			Net: oneOf(e.Net, "", "tcp", "tcp4", "tcp6", "udp", "unix"), Err: inner(e.Err),
+		}
+		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp != nil && r.address != "" && tcp.String() == r.address {
+			op.Addr = &net.TCPAddr{IP: append(net.IP(nil), tcp.IP...), Port: tcp.Port, Zone: tcp.Zone}
+		}
+		if op.Err == nil {
+			op.Err = &words{text: Withheld}
+		}
+		return op
+	case *net.DNSError:
+		dns := &net.DNSError{Name: "another host", IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound,
+			Err: oneOf(e.Err, "lookup failed", "no such host", "server misbehaving", "i/o timeout", "no answer from DNS server", "lame referral", "cannot unmarshal DNS message",
+				"Temporary failure in name resolution", "operation was canceled", "dnsquery: DNS name does not exist.")}
+		if r.host != "" && strings.EqualFold(strings.TrimSuffix(e.Name, "."), r.host) {
+			dns.Name = r.host
+		}
+		return dns
+	case *net.AddrError:
+		return &net.AddrError{Err: oneOf(e.Err, "bad address", "missing address", "no suitable address found", "missing port in address", "too many colons in address")}
+	case *url.Error:
+		return inner(e.Err)
+	}
+	return nil
+}
+
+// certificate rebuilds the errors of packages tls and x509; nil: err is none.
+func (r rebuilder) certificate(err error, inner func(error) error) error {
+	switch e := err.(type) {
+	case *tls.CertificateVerificationError:
+		cause := inner(e.Err)
+		if cause == nil {
+			cause = &words{text: Withheld}
+		}
+		return &tls.CertificateVerificationError{Err: cause}
+	case tls.RecordHeaderError:
+		return tls.RecordHeaderError{Msg: oneOf(e.Msg, "malformed record", "first record does not look like a TLS handshake", "unsupported SSLv2 handshake received")}
+	case tls.AlertError:
+		return e
+	case x509.CertificateInvalidError:
+		if e.Reason < 0 || e.Reason > x509.CANotAuthorizedForExtKeyUsage+10 {
+			return &words{text: "x509: invalid certificate"}
+		}
+		detail := "no more is shown"
+		if e.Reason == x509.Expired && e.Cert != nil {
+			detail = "valid from " + e.Cert.NotBefore.UTC().Format(time.RFC3339) + " to " + e.Cert.NotAfter.UTC().Format(time.RFC3339)
+		}
+		return x509.CertificateInvalidError{Reason: e.Reason, Detail: detail}
+	case x509.HostnameError:
+		// Its own text lists the names in the certificate.
+		host := r.host
+		if !strings.EqualFold(strings.Trim(e.Host, "[]"), host) {
+			host = "another host"
+		}
+		return &words{"x509: certificate is not valid for the host", x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"other names"}}, Host: host}}
+	case x509.UnknownAuthorityError:
+		return x509.UnknownAuthorityError{}
+	case x509.UnhandledCriticalExtension:
+		return e
+	case x509.ConstraintViolationError:
+		return e
+	case x509.SystemRootsError:
+		return x509.SystemRootsError{Err: inner(e.Err)}
+	}
+	return nil
+}
+
+// leaf returns what may be shown of an error of an unknown type that wraps
+// nothing.
+func (r rebuilder) leaf(err error) error {
+	text := err.Error()
+	if phrase := phraseOf(text); phrase != "" {
+		return &words{text: phrase}
+	}
+	for alert := range 256 {
+		if a := tls.AlertError(alert); a.Error() == text {
+			return a
+		}
+	}
+	for code := 100; code < 600; code++ { // net/http's error for CONNECT is the status text
+		if http.StatusText(code) == text && text != "" {
+			return ProxyStatus(code)
+		}
+	}
+	if is(err, context.DeadlineExceeded) {
+		return context.DeadlineExceeded
+	}
+	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// oneOf returns text if it is among known, else otherwise.
+func oneOf(text, otherwise string, known ...string) string {
+	for _, k := range known {
+		if text == k {
+			return k
+		}
+	}
+	return otherwise
+}
+
+// phraseOf returns the longest phrase that text begins with, or "".
+func phraseOf(text string) (longest string) {
+	for _, phrase := range phrases {
+		if len(phrase) > len(longest) && strings.HasPrefix(text, phrase) {
+			longest = phrase
+		}
+	}
+	return longest
+}
+
+// phrases are the beginnings of texts of net/http, of what it is built on, and of
+// a Pinger's own, that say what went wrong without a word of what a server sent.
+var phrases = []string{
+	"refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
+	"failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
+
+	"net/http: HTTP/1.x transport connection broken", "http: server gave HTTP response to HTTPS client",
+	"malformed HTTP response", "malformed HTTP status code", "malformed HTTP version", "malformed MIME header line", "malformed MIME header",
+	"net/http: server response headers exceeded 65536 bytes; aborted", "net/http: server response headers exceeded",
+	"net/http: HTTP/1.x too many 1xx informational responses", "net/http: too many 1xx informational responses", "http2: too many 1xx informational responses",
+	"bad Content-Length", "invalid empty Content-Length", "http: message cannot contain multiple Content-Length headers",
+	"unsupported transfer encoding", "too many transfer encodings", "invalid Trailer key", "bad trailer key",
+	"http: unexpected EOF reading trailer", "http: suspiciously long trailer after chunked body",
+	"malformed chunked encoding", "chunked encoding contains too much non-data", "chunked line ends with bare LF", "invalid CR in chunked line",
+	"empty hex number for chunk length", "invalid byte in chunk length", "http chunk length too large", "header line too long", "message too large",
+
+	"net/http: TLS handshake timeout", "net/http: timeout awaiting response headers", "http2: timeout awaiting response headers",
+	"net/http: request canceled while waiting for connection", "net/http: request canceled", "http: server closed idle connection", "http: idle connection timeout",
+	"net/http: cannot rewind body after connection loss", "net/http: invalid method", "net/http: invalid header",
+	"http: RoundTripper implementation", "net/http: Transport.DialContext hook returned (nil, nil)", "net/http: skip alternate protocol",
+	"http2: Transport: cannot retry err", "http2: Transport received Server's graceful shutdown GOAWAY", "http2: server sent GOAWAY and closed the connection",
+	"http2: client connection lost", "http2: client connection force closed", "http2: response header list larger than advertised limit", "http2: ", "stream error", "connection error",
+
+	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: handshake failure",
+	"tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
+	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: ",
+	"username/password authentication failed", "no acceptable authentication methods", "unknown error general SOCKS server failure",
+	"unknown error connection not allowed by ruleset", "unknown error network unreachable", "unknown error host unreachable", "unknown error connection refused",
+	"gzip: invalid header", "gzip: invalid checksum", "i/o timeout", "use of closed network connection", "context deadline exceeded", "context canceled",
+	"unexpected EOF", "heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
+}
