@@ -476,8 +476,8 @@ func (c Config) problems() (errs []error) {
 	return errs
 }
 
-// String returns the keys that are set, without their values.
-func (c Config) String() string {
+// shown is what may be printed of c: the keys that are set.
+func (c Config) shown() string {
 	var keys []string
 	for _, s := range c.settings() {
 		keys = append(keys, s.key)
@@ -491,14 +491,14 @@ func (c Config) String() string {
 	return "heartbeat.Config{" + strings.Join(keys, ", ") + "}"
 }
 
-// Format prints what String returns, for all verbs of package fmt.
-func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+// Format prints the keys that are set without their values, for all verbs of fmt.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.shown()) }
 
-// LogValue returns what String returns, for log/slog.
-func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+// LogValue is the same for log/slog.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.shown()) }
 
-// MarshalJSON returns what String returns, as a JSON string.
-func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
+// MarshalJSON is the same for encoding/json.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.shown()) }
 
 // A Monitor checks its databases and pings its targets. Create one with [New] or
 // [Config.NewMonitor]. All its methods may be called from any goroutine at any
@@ -711,8 +711,15 @@ func (m *Monitor) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer m.running.Store(false)
-	m.start(m.clock.Now())
-	defer m.stop()
+	start := m.clock.Now()
+	m.mu.Lock()
+	m.schedule.Start(start)
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		m.schedule.Stop()
+		m.mu.Unlock()
+	}()
 	r := &runner{Monitor: m}
 	for ctx.Err() == nil {
 		now := m.clock.Now()
@@ -729,18 +736,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	return nil
 }
 
-func (m *Monitor) start(now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.schedule.Start(now)
-}
-
-func (m *Monitor) stop() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.schedule.Stop()
-}
-
+// next asks the schedule what is due.
 func (m *Monitor) next(now time.Time) (schedule.Action, time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -922,10 +918,10 @@ func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
 	switch {
 	case result.Outcome == Skipped:
 		m.skip(ctx, plan, j.found, r.level(plan.Beat, &result), &result)
-	case done != nil:
-		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", done)
 	case by == schedule.ByPeek:
 		return result // no check, as it turns out
+	case done != nil:
+		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", done)
 	default:
 		m.beat(ctx, by, plan, &result)
 	}
