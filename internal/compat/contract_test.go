@@ -57,6 +57,9 @@ var (
 	_ func(*heartbeat.SyncTracker) time.Time                                                           = (*heartbeat.SyncTracker).LastSuccessfulSyncAt
 	_ func(*heartbeat.HTTPPinger, context.Context) error                                               = (*heartbeat.HTTPPinger).Ping
 	_ func(*heartbeat.HTTPPinger) string                                                               = (*heartbeat.HTTPPinger).String
+	_ func(heartbeat.HTTPOptions, fmt.State, rune)                                                     = heartbeat.HTTPOptions.Format
+	_ func(heartbeat.HTTPOptions) slog.Value                                                           = heartbeat.HTTPOptions.LogValue
+	_ func(heartbeat.HTTPOptions) ([]byte, error)                                                      = heartbeat.HTTPOptions.MarshalJSON
 	_ func(heartbeat.HTTPPinger, fmt.State, rune)                                                      = heartbeat.HTTPPinger.Format
 	_ func(*heartbeat.StatusError) string                                                              = (*heartbeat.StatusError).Error
 	_ func(heartbeat.PingerFunc, context.Context) error                                                = heartbeat.PingerFunc.Ping
