@@ -75,7 +75,6 @@ var (
 	_ func(*heartbeat.ConfigError) string                                                              = (*heartbeat.ConfigError).Error
 	_ func(*heartbeat.ConfigError) error                                                               = (*heartbeat.ConfigError).Unwrap
 	_ func(heartbeat.Config) bool                                                                      = heartbeat.Config.Enabled
-	_ func(heartbeat.Config) string                                                                    = heartbeat.Config.String
 	_ func(heartbeat.Config, fmt.State, rune)                                                          = heartbeat.Config.Format
 	_ func(heartbeat.Config) slog.Value                                                                = heartbeat.Config.LogValue
 	_ func(heartbeat.Config) ([]byte, error)                                                           = heartbeat.Config.MarshalJSON
@@ -133,7 +132,6 @@ var (
 	_ fmt.Stringer             = (*heartbeat.HTTPPinger)(nil)
 	_ fmt.Stringer             = heartbeat.Outcome(0)
 	_ fmt.Stringer             = heartbeat.Result{}
-	_ fmt.Stringer             = heartbeat.Config{}
 	_ fmt.Formatter            = (*heartbeat.Monitor)(nil)
 	_ fmt.Formatter            = heartbeat.HTTPPinger{}
 	_ fmt.Formatter            = heartbeat.Config{}
