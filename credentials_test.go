@@ -45,8 +45,8 @@ func TestMalformedAnswers(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: %s\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: %s\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length, %s\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%s\r\n\r\n",
+		"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+		"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n%s\r\n\r\n",
 		"HTTP/1.1 302 Found\r\nLocation: http://[%s\r\n\r\n",
 		"HTTP/1.1 302 Found\r\nLocation: http://host%%zz%s\r\n\r\n",
 		"HTTP/1.1 302 Found\r\nLocation: ://%s\r\n\r\n",
@@ -168,10 +168,10 @@ func TestCredentials(t *testing.T) {
 					opts.RedactURL, opts.Header, opts.Timeout = redact, service.header, 900*time.Millisecond
 					p := newPinger(t, service.url, opts)
 					log := &lineLog{}
-					m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Logger: slog.New(log), FailPinger: p})
+					m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Logger: slog.New(log), FailPinger: newPinger(t, "http://signal.example", opts)})
 					require.NoError(t, err)
 					result := m.Beat(t.Context())
-					if name != "fine" {
+					if name != "fine" && name != "body error" { // a body that breaks has an arrival before it
 						require.Equal(t, heartbeat.Failed, result.Outcome, "%v", result.Err)
 					}
 					multi := heartbeat.MultiPinger(p, heartbeat.MultiPinger(p))
@@ -280,13 +280,17 @@ func TestErrorsIsAndAs(t *testing.T) {
 	}
 	err := ping(&url.Error{Op: "Get", URL: "http://proxy.example/" + uuid, Err: syscall.ECONNRESET})
 	require.ErrorIs(t, err, syscall.ECONNRESET)
-	require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": Get`)
+	require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": connection reset by peer`)
+	err = ping(fmt.Errorf("fetching %s: %w", uuid, io.ErrShortBuffer))
+	require.ErrorIs(t, err, io.ErrShortBuffer)
+	require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": short buffer`)
 	err = ping(fmt.Errorf("fetching %s: %w", uuid, context.DeadlineExceeded))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": (withheld, since it repeats the ping URL)`)
+	require.ErrorContains(t, err, "no answer within ")
 	err = ping(&quietErrors{errors.New("harmless"), io.ErrShortBuffer})
+	require.ErrorIs(t, err, io.ErrShortBuffer)
 	_, ok := errorAs[*quietErrors](err)
-	require.True(t, ok)
+	require.False(t, ok, "a foreign type may hold anything")
 	err = ping(refused())
 	op, ok := errorAs[*net.OpError](err)
 	require.True(t, ok)
@@ -295,8 +299,10 @@ func TestErrorsIsAndAs(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "http://server.example", urlErr.URL)
 	tlsErr, ok := errorAs[*tls.CertificateVerificationError](ping(&tls.CertificateVerificationError{Err: errors.New(`not "trusted"`)}))
-	require.True(t, ok, "what comes before the request may quote")
-	require.ErrorContains(t, tlsErr, `not "trusted"`)
+	require.True(t, ok)
+	require.NotContains(t, tlsErr.Error(), "trusted")
+	_, ok = errorAs[*net.OpError](ping(&net.OpError{Op: uuid, Net: uuid, Err: errors.New(uuid)}))
+	require.True(t, ok)
 	dns, ok := errorAs[*net.DNSError](ping(&net.DNSError{Err: "no such host", Name: "server.example", IsNotFound: true}))
 	require.True(t, ok)
 	require.True(t, dns.IsNotFound)

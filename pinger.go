@@ -297,8 +297,8 @@ func unwrap(err error) (inner error) {
 }
 
 // HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
-// zero value, mean all defaults. They hold credentials: fmt, log/slog and
-// encoding/json print none of them.
+// zero value, mean all defaults. They hold credentials: fmt (but for
+// %p, which asks no method), log/slog and encoding/json print none of them.
 type HTTPOptions struct {
 	// Client sends the requests. It is copied and never modified, and its
 	// connections are never closed; what its CheckRedirect refuses is refused here
@@ -762,6 +762,9 @@ func (e *endpoint) newRequest(ctx context.Context) *http.Request {
 // publicError says of an http.Client's error what may be shown.
 func (e *endpoint) publicError(a *attempt, err error) error {
 	notSent := a.neverLeft(err)
+	if ended := a.ctx.Err(); ended != nil {
+		err = ended // the transport may say instead that its connection was closed, by that
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		waitedFor := "no answer"
 		if notSent {

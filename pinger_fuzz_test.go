@@ -75,15 +75,7 @@ func FuzzNewHTTPPingerURL(f *testing.F) {
 		prefix := "heartbeat: ping: " + (&url.Error{Op: "Get", URL: origin, Err: errors.New("")}).Error()
 		require.True(t, strings.HasPrefix(text, prefix), text)
 		text = strings.ToLower(text[len(prefix):])
-		if text == "(withheld, since it repeats the ping url)" {
-			return
-		}
-		host := strings.ToLower(u.Hostname()) // which may be shown, in a path too
-		for _, part := range append(strings.Split(u.EscapedPath(), "/"), u.RawQuery) {
-			if lower := strings.ToLower(part); len(part) >= 4 && !strings.Contains(host, lower) {
-				require.NotContains(t, text, lower)
-			}
-		}
+		require.Equal(t, "unknown error (its text is withheld, since it may repeat the ping url)", text)
 	})
 }
 
@@ -154,10 +146,8 @@ func FuzzResponse(f *testing.F) {
 			switch {
 			case bytes.HasPrefix(body, []byte("OK (")):
 				require.ErrorIs(t, err, heartbeat.ErrNotAccepted)
-			case bodyErr != nil:
-				require.Error(t, err)
-				require.NotErrorIs(t, err, heartbeat.ErrNotAccepted)
-			default:
+			case bodyErr != nil && strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip"):
+			default: // also where the body breaks: the ping has arrived
 				require.NoError(t, err)
 			}
 		}

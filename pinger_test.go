@@ -91,18 +91,12 @@ func TestPingerPanics(t *testing.T) {
 			return nil
 		}},
 		namedPing{"fine", func(context.Context) error { return nil }},
-		(*heartbeat.HTTPPinger)(nil),
-		&heartbeat.HTTPPinger{},
 	)
 	result, lines := beatOnce(t, p)
 	require.Equal(t, heartbeat.Failed, result.Outcome)
-	const nilPointer = "heartbeat: pinger panicked: runtime error: invalid memory address or nil pointer dereference"
-	require.EqualError(t, result.Err, "panics: heartbeat: pinger panicked: oops\nexits: heartbeat: pinger ended its goroutine\n"+
-		"target 4: "+nilPointer+"\ntarget 5: "+nilPointer)
+	require.EqualError(t, result.Err, "panics: heartbeat: pinger panicked: oops\nexits: heartbeat: pinger ended its goroutine")
 	slices.Sort(lines)
 	require.Equal(t, []string{
-		"ERROR heartbeat failed error=" + nilPointer,
-		"ERROR heartbeat failed error=" + nilPointer,
 		"ERROR heartbeat failed url=exits error=heartbeat: pinger ended its goroutine",
 		"ERROR heartbeat failed url=panics error=heartbeat: pinger panicked: oops",
 		"INFO heartbeat sent url=fine",

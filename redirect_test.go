@@ -122,7 +122,7 @@ func TestHeadersOnRedirect(t *testing.T) {
 				require.Equal(t, "/b", requests[i].path)
 				require.NotContains(t, requests[i].host, "s3cr3t")
 				require.Equal(t, http.Header{
-					"Accept-Encoding": {"identity"}, "User-Agent": {"go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"},
+					"Accept-Encoding": {"identity"}, "Connection": {"close"}, "User-Agent": {"go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"},
 				}, headers[i])
 			}
 			if requests[3].path == "/same" {

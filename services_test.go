@@ -131,7 +131,9 @@ func TestServices(t *testing.T) {
 				require.Equal(t, "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)", req.UserAgent())
 				require.Equal(t, row.header.Get("Authorization"), req.Header.Get("Authorization"))
 				require.Empty(t, req.TransferEncoding)
-				require.Zero(t, req.ContentLength)
+				if proto != "HTTP/2.0" { // net/http says there only at the end that there is none
+					require.Zero(t, req.ContentLength)
+				}
 
 				if row.want == "" {
 					require.NoError(t, result.Err)

@@ -57,13 +57,16 @@ func TestTrouble(t *testing.T) {
 		{"end in the body", 0, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nOK")
 		}, func(t *testing.T, err error) {
-			require.EqualError(t, err, "heartbeat: ping: reading the answer's body: unexpected EOF")
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.NoError(t, err, "the status line has arrived, and so had the ping")
 		}},
 		{"reset in the body", 0, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nOK")
 			reset(conn)
-		}, func(t *testing.T, err error) { require.ErrorContains(t, err, "heartbeat: ping: ") }},
+		}, func(t *testing.T, err error) {
+			if err != nil { // the reset may overtake the status line
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+			}
+		}},
 		{"not accepted, and an end in the body", 0, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nOK (not found)")
 		}, func(t *testing.T, err error) { require.ErrorIs(t, err, heartbeat.ErrNotAccepted) }},
@@ -81,6 +84,8 @@ func TestTrouble(t *testing.T) {
 		}},
 		{"no answer", short, func(_ net.Conn, in *bufio.Reader, _ *http.Request) { hold(in) }, func(t *testing.T, err error) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.EqualError(t, err, "heartbeat: ping: no answer within 250ms: context deadline exceeded")
+			require.NotErrorIs(t, err, heartbeat.ErrNotSent)
 		}},
 		{"half the headers", short, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nX:")
@@ -89,7 +94,21 @@ func TestTrouble(t *testing.T) {
 		{"half the body", short, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nOK")
 			hold(in)
-		}, func(t *testing.T, err error) { require.ErrorIs(t, err, context.DeadlineExceeded) }},
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
+		{"half the words of a refusal", short, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nOK (not")
+			hold(in)
+		}, func(t *testing.T, err error) {
+			require.EqualError(t, err, `heartbeat: ping not accepted: server answered "OK (…)"`)
+		}},
+		{"thanks without an end", 0, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\nGot it, thanks!")
+			hold(in)
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
+		{"bytes after the answer", 0, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\nno check at /ping/"+uuid)
+			hold(in)
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
 		{"headers in drips", short, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nX: ")
 			drip(conn)
@@ -97,7 +116,7 @@ func TestTrouble(t *testing.T) {
 		{"body in drips", short, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n")
 			drip(conn)
-		}, func(t *testing.T, err error) { require.ErrorIs(t, err, context.DeadlineExceeded) }},
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
 		{"endless body", 0, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 			flood(conn)
@@ -166,9 +185,7 @@ func TestTroubleHTTP2(t *testing.T) {
 			_, _ = io.WriteString(w, "OK")
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
-		}, func(t *testing.T, err error) {
-			require.ErrorContains(t, err, "reading the answer's body: stream error")
-		}},
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
 		{"no answer", 250 * time.Millisecond, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(t *testing.T, err error) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		}},
@@ -176,7 +193,7 @@ func TestTroubleHTTP2(t *testing.T) {
 			_, _ = io.WriteString(w, "OK")
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}, func(t *testing.T, err error) { require.ErrorIs(t, err, context.DeadlineExceeded) }},
+		}, func(t *testing.T, err error) { require.NoError(t, err) }},
 		{"endless body", 0, func(w http.ResponseWriter, _ *http.Request) {
 			for {
 				if _, err := io.WriteString(w, strings.Repeat("x", 4096)); err != nil {
@@ -231,7 +248,9 @@ func TestCompressedAnswer(t *testing.T) {
 	body = packed(strings.Repeat("x", 1<<20))
 	require.NoError(t, p.Ping(t.Context()))
 	body = []byte("OK (not found)")
-	require.ErrorIs(t, p.Ping(t.Context()), gzip.ErrHeader)
+	require.ErrorIs(t, p.Ping(t.Context()), heartbeat.ErrNotAccepted, "it only says that it is packed")
+	body = packed("OK (not found)")[:12] // cut
+	require.NoError(t, p.Ping(t.Context()))
 }
 
 // drip writes a byte now and then until the client has had enough.
@@ -361,7 +380,7 @@ func TestProxyTrouble(t *testing.T) {
 	opts := &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}, Timeout: 900 * time.Millisecond}
 
 	err = newPinger(t, "https://server.invalid/"+uuid, opts).Ping(t.Context())
-	require.EqualError(t, err, `heartbeat: ping: Get "https://server.invalid": Proxy Authentication Required`)
+	require.EqualError(t, err, `heartbeat: ping: Get "https://server.invalid": proxy answered 407 Proxy Authentication Required`)
 	err = newPinger(t, "http://server.invalid/"+uuid, opts).Ping(t.Context())
 	require.EqualError(t, err, "heartbeat: server answered 407 Proxy Authentication Required")
 }
@@ -378,12 +397,13 @@ func TestConnectionRefused(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}}
 	p := newPinger(t, "http://"+listener.Addr().String()+"/"+uuid, &heartbeat.HTTPOptions{
-		Client: &http.Client{Transport: transport}, Timeout: 3 * time.Second, // room for one retry
+		Client: &http.Client{Transport: transport},
 	})
 	err = p.Ping(t.Context())
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.EqualError(t, err, fmt.Sprintf(`heartbeat: ping: Get "http://%[1]s": dial tcp %[1]s: connect: connection refused`, listener.Addr()))
-	require.Equal(t, int32(2), dials.Load())
+	require.ErrorIs(t, err, heartbeat.ErrNotSent)
+	require.Equal(t, int32(1), dials.Load())
 }
 
 // The pinger works where http.DefaultTransport is not a *http.Transport.

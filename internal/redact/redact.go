@@ -138,6 +138,9 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	if wrapper, ok := err.(interface{ Unwrap() error }); ok && wrapper.Unwrap() != nil {
 		cause := inner(wrapper.Unwrap())
 		if phrase := phraseOf(err.Error()); phrase != "" {
+			if w, ok := cause.(*words); ok && w.text == Withheld {
+				cause = nil
+			}
 			return &words{phrase, cause}
 		}
 		return cause

@@ -1,0 +1,297 @@
+package redact_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/go-heartbeat/heartbeat/internal/redact"
+	"github.com/stretchr/testify/require"
+)
+
+// secrets have the shapes of what services put into URLs and headers, and none is
+// a part of a phrase.
+var secrets = []string{
+	"6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0", "6f7d4c1e91c24c3a9f0e2a52d3a4b1c0", "d41d8cd98f00b204e980", "kumaT0ken", "s3cr", "Zq7x",
+	"my-s1ug", "gatusT0ken==", "5entry;K3y", "pässwört-9", "c0ffee1234.json", "%41%42q9", "me-us3r:hunter22",
+}
+
+// encodings are the ways in which a secret may come back.
+var encodings = []func(string) string{
+	func(s string) string { return s },
+	strings.ToUpper,
+	url.QueryEscape,
+	url.PathEscape,
+	html.EscapeString,
+	func(s string) string { return strconv.QuoteToASCII(s) },
+	func(s string) string { return hex.EncodeToString([]byte(s)) },
+	func(s string) string { return fmt.Sprintf("% x", s) },
+	func(s string) string { return fmt.Sprint([]byte(s)) },
+	func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+	func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) },
+	func(s string) string { b, _ := json.Marshal(s); return string(b) },
+	func(s string) string { return strings.ReplaceAll(s, "-", "") },
+	func(s string) string { return s[:max(4, len(s)/2)] },
+	func(s string) string { return s[max(0, len(s)-6):] },
+}
+
+// A foreign error holds text wherever a type can.
+type foreign struct {
+	Text  string
+	inner error
+}
+
+func (f foreign) Error() string              { return f.Text }
+func (f foreign) Unwrap() error              { return f.inner }
+func (f foreign) Format(s fmt.State, _ rune) { fmt.Fprint(s, f.Text) }
+func (f foreign) GoString() string           { return f.Text }
+func (f foreign) Is(target error) bool       { return target == errHidden }
+func (f foreign) Timeout() bool              { return len(f.Text)%2 == 0 }
+func (f foreign) As(target any) (found bool) {
+	if p, ok := target.(*foreign); ok {
+		*p, found = f, true
+	}
+	return found
+}
+
+var errHidden = errors.New("a sentinel of the caller's")
+
+type panicking struct{ text string }
+
+func (p panicking) Error() string { panic(p.text) }
+
+type uncomparable []string
+
+func (u uncomparable) Error() string { return strings.Join(u, " ") }
+
+type address string
+
+func (a address) Network() string { return string(a) }
+func (a address) String() string  { return string(a) }
+
+// nest makes an error that has the text at every place where one fits.
+func nest(shape byte, text string, inner error) error {
+	switch shape % 28 {
+	case 0:
+		return errors.New(text)
+	case 1:
+		return fmt.Errorf("%s: %w", text, inner)
+	case 2:
+		return foreign{text, inner}
+	case 3:
+		return &foreign{text, inner}
+	case 4:
+		return errors.Join(errors.New(text), inner, foreign{text, nil})
+	case 5:
+		return &url.Error{Op: text, URL: "http://host/" + text, Err: inner}
+	case 6:
+		return &net.OpError{Op: text, Net: text, Source: address(text), Addr: address(text), Err: inner}
+	case 7:
+		return &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: append(net.IP{}, (text + strings.Repeat("x", 16))[:16]...), Zone: text}, Err: inner}
+	case 8:
+		return &net.DNSError{Err: text, Name: text, Server: text, UnwrapErr: inner}
+	case 9:
+		return &net.DNSError{Err: "no such host", Name: text + ".example", IsNotFound: true}
+	case 10:
+		return &os.SyscallError{Syscall: text, Err: inner}
+	case 11:
+		return &fs.PathError{Op: text, Path: text, Err: inner}
+	case 12:
+		return &tls.CertificateVerificationError{Err: inner, UnverifiedCertificates: []*x509.Certificate{{Raw: []byte(text), DNSNames: []string{text}}}}
+	case 13:
+		return x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{text}, Subject: pkix.Name{CommonName: text}}, Host: text}
+	case 14:
+		return x509.CertificateInvalidError{Cert: &x509.Certificate{Raw: []byte(text)}, Reason: x509.Expired, Detail: text}
+	case 15:
+		return x509.CertificateInvalidError{Reason: x509.NameMismatch, Detail: text}
+	case 16:
+		return x509.UnknownAuthorityError{Cert: &x509.Certificate{Raw: []byte(text)}}
+	case 17:
+		return tls.RecordHeaderError{Msg: text, RecordHeader: [5]byte([]byte((text + "xxxxx")[:5]))}
+	case 18:
+		return fmt.Errorf("net/http: HTTP/1.x transport connection broken: malformed HTTP response %q: %w", text, inner)
+	case 19:
+		return fmt.Errorf("malformed HTTP response %q", text)
+	case 20:
+		return fmt.Errorf("failed to parse Location header %q: %v", text, inner)
+	case 21:
+		return errors.New("Proxy Authentication Required " + text)
+	case 22:
+		return &net.AddrError{Err: text, Addr: text}
+	case 23:
+		return panicking{text}
+	case 24:
+		return uncomparable{text}
+	case 25:
+		return x509.SystemRootsError{Err: inner}
+	case 26:
+		return &net.ParseError{Type: text, Text: text}
+	default:
+		return textproto.ProtocolError("malformed MIME header: " + text)
+	}
+}
+
+// view collects what fmt and errors.As make of err and of all that it wraps.
+func view(err error, depth int) (texts []string) {
+	if err == nil || depth > 40 {
+		return nil
+	}
+	texts = []string{err.Error(), fmt.Sprintf("%v %+v %#v %s %q %x", err, err, err, err, err, err), deep(reflect.ValueOf(err), 0)}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		texts = append(texts, view(w.Unwrap(), depth+1)...)
+	case interface{ Unwrap() []error }:
+		for _, inner := range w.Unwrap() {
+			texts = append(texts, view(inner, depth+1)...)
+		}
+	}
+	return texts
+}
+
+// deep is all that reflection finds in v, unexported fields too, but not within a
+// function.
+func deep(v reflect.Value, depth int) string {
+	if depth > 20 {
+		return ""
+	}
+	switch v.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if !v.IsNil() {
+			return deep(v.Elem(), depth+1)
+		}
+	case reflect.Struct:
+		text := ""
+		for i := range v.NumField() {
+			text += deep(v.Field(i), depth+1) + " "
+		}
+		return text
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			bytes := make([]byte, v.Len())
+			for i := range bytes {
+				bytes[i] = byte(v.Index(i).Uint())
+			}
+			return string(bytes)
+		}
+		text := ""
+		for i := range v.Len() {
+			text += deep(v.Index(i), depth+1) + " "
+		}
+		return text
+	case reflect.String:
+		return v.String()
+	}
+	return ""
+}
+
+// FuzzError: whatever an error is made of, nothing of a secret is in what Error
+// returns, in no encoding, text or field; and errors.Is goes on working.
+func FuzzError(f *testing.F) {
+	for i := range byte(28) {
+		f.Add([]byte{i}, uint8(i), uint8(i), true)
+		f.Add([]byte{i, 1, 2, i}, uint8(i), uint8(3), false)
+		f.Add([]byte{4, 4, i, 6, 12}, uint8(i), uint8(0), true)
+	}
+	f.Fuzz(func(t *testing.T, shapes []byte, secret, encoding uint8, bare bool) {
+		plain := secrets[int(secret)%len(secrets)]
+		text := encodings[int(encoding)%len(encodings)](plain)
+		if !bare {
+			text = "cannot get /ping/" + text + "/x"
+		}
+		var err error = syscall.ECONNRESET
+		for _, shape := range shapes[:min(len(shapes), 12)] {
+			err = nest(shape, text, err)
+		}
+		safe := redact.Error(err, "server.example", "127.0.0.1:80")
+		for _, shown := range view(safe, 0) {
+			for _, encode := range encodings {
+				for _, source := range []string{plain, text} {
+					if form := encode(source); len(form) >= 4 {
+						require.NotContains(t, strings.ToLower(shown), strings.ToLower(form))
+					}
+				}
+			}
+		}
+		var f1 foreign
+		var f2 *foreign
+		var path *fs.PathError
+		require.False(t, errors.As(safe, &f1) || errors.As(safe, &f2) || errors.As(safe, &path))
+		for _, target := range []error{syscall.ECONNRESET, errHidden, io.EOF} {
+			require.Equal(t, isSafe(err, target), errors.Is(safe, target), "%v", target)
+		}
+	})
+}
+
+func isSafe(err, target error) (found bool) {
+	defer func() { _ = recover() }()
+	return errors.Is(err, target)
+}
+
+// What an operator needs is shown.
+func TestError(t *testing.T) {
+	t.Parallel()
+	refused := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{refused, "dial tcp 127.0.0.1:80: connect: connection refused"},
+		{&net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 80}, Err: refused.Err}, "dial tcp: connect: connection refused"},
+		{&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "read tcp: read: connection reset by peer"},
+		{&net.DNSError{Err: "no such host", Name: "Server.example.", Server: "10.0.0.1:53", IsNotFound: true}, "lookup server.example: no such host"},
+		{&net.DNSError{Err: "no such host", Name: "elsewhere.example"}, "lookup another host: no such host"},
+		{io.ErrUnexpectedEOF, "unexpected EOF"},
+		{fmt.Errorf("x: %w", context.Canceled), "context canceled"},
+		{http.ErrSchemeMismatch, "http: server gave HTTP response to HTTPS client"},
+		{errors.New("http: server gave HTTP response to HTTPS client"), "http: server gave HTTP response to HTTPS client"},
+		{fmt.Errorf("net/http: HTTP/1.x transport connection broken: %w", errors.New(`malformed HTTP response "x"`)), "net/http: HTTP/1.x transport connection broken: malformed HTTP response"},
+		{errors.New("net/http: server response headers exceeded 65536 bytes; aborted"), "net/http: server response headers exceeded 65536 bytes; aborted"},
+		{errors.New("net/http: server response headers exceeded 5 bytes; aborted"), "net/http: server response headers exceeded"},
+		{errors.New("Proxy Authentication Required"), "proxy answered 407 Proxy Authentication Required"},
+		{errors.New("s3cr3t\x1b[31m"), redact.Withheld},
+		{redact.ProxyStatus(407), "proxy answered 407 Proxy Authentication Required"},
+		{redact.ProxyStatus(599), "proxy answered 599"},
+		{redact.ProxyStatus(123456789), "proxy answered with an unknown status"},
+		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}, "x509: certificate has expired or is not yet valid: valid from 0001-01-01T00:00:00Z to 0001-01-01T00:00:00Z"},
+		{x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"s3cr3t"}}, Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate is valid for other names, not server.example"},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(40)}, "remote error: tls: handshake failure"},
+		{errors.New("tls: handshake failure"), "tls: handshake failure"},
+		{errors.Join(io.EOF, errors.New("s3cr3t")), "EOF\n" + redact.Withheld},
+		{loop{}, redact.Withheld},
+		{(*net.OpError)(nil), redact.Withheld},
+	} {
+		require.EqualError(t, redact.Error(row.err, "server.example", "127.0.0.1:80"), row.want)
+	}
+	require.NoError(t, redact.Error(nil, "", ""))
+	var timeout net.Error
+	require.ErrorAs(t, redact.Error(os.ErrDeadlineExceeded, "", ""), &timeout)
+	require.True(t, timeout.Timeout())
+	require.ErrorAs(t, redact.Error(io.EOF, "", ""), &timeout)
+	require.False(t, timeout.Timeout())
+}
+
+// A loop wraps itself.
+type loop struct{}
+
+func (loop) Error() string   { return "s3cr3t" }
+func (l loop) Unwrap() error { return l }
