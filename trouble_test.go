@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -478,4 +480,23 @@ func TestRetryAfterDateWithoutDate(t *testing.T) {
 		}))
 		require.EqualError(t, p.Ping(t.Context()), "heartbeat: server answered 503 Service Unavailable, retry after 7m0s")
 	})
+}
+
+// P2: what a server sends beyond its answer is not printed to the process's log, as
+// net/http does where it arrives on an idle connection.
+func TestProcessLogIsSilent(t *testing.T) { // not parallel: it takes over the log
+	var printed bytes.Buffer
+	log.SetOutput(&printed)
+	defer log.SetOutput(os.Stderr)
+	for _, answer := range []string{"204 No Content\r\n", "404 Not Found\r\nContent-Length: 0\r\n", "200 OK\r\nContent-Length: 2\r\n\r\nOK"} {
+		gone := make(chan struct{})
+		base, _ := rawServer(t, func(conn net.Conn, in *bufio.Reader, req *http.Request) {
+			defer close(gone)
+			_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\nno check at %s", answer, req.URL)
+			hold(in) // ends when the client closes the connection
+		})
+		_ = newPinger(t, base+"/"+uuid, nil).Ping(t.Context())
+		<-gone
+	}
+	require.Empty(t, printed.String())
 }

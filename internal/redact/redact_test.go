@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,7 +33,7 @@ import (
 // a part of a phrase.
 var secrets = []string{
 	"6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0", "6f7d4c1e91c24c3a9f0e2a52d3a4b1c0", "d41d8cd98f00b204e980", "kumaT0ken", "s3cr", "Zq7x",
-	"my-s1ug", "gatusT0ken==", "5entry;K3y", "pässwört-9", "c0ffee1234.json", "%41%42q9", "me-us3r:hunter22",
+	"my-s1ug", "gatusT0ken==", "5entry;K3y", "pässwört-9", "c0ffee1234.json", "%41%42q9", "me-us3r:h9n7er22",
 }
 
 // encodings are the ways in which a secret may come back.
@@ -155,7 +156,7 @@ func view(err error, depth int) (texts []string) {
 	if err == nil || depth > 40 {
 		return nil
 	}
-	texts = []string{err.Error(), fmt.Sprintf("%v %+v %#v %s %q %x", err, err, err, err, err, err), deep(reflect.ValueOf(err), 0)}
+	texts = []string{err.Error(), pointer.ReplaceAllString(fmt.Sprintf("%v %+v %#v %s %q", err, err, err, err, err), ""), deep(reflect.ValueOf(err), 0)}
 	switch w := err.(type) {
 	case interface{ Unwrap() error }:
 		texts = append(texts, view(w.Unwrap(), depth+1)...)
@@ -166,6 +167,9 @@ func view(err error, depth int) (texts []string) {
 	}
 	return texts
 }
+
+// A pointer's digits could be those of a short secret by chance.
+var pointer = regexp.MustCompile("0x[0-9a-f]+")
 
 // deep is all that reflection finds in v, unexported fields too, but not within a
 // function.
@@ -225,7 +229,8 @@ func FuzzError(f *testing.F) {
 		for _, shown := range view(safe, 0) {
 			for _, encode := range encodings {
 				for _, source := range []string{plain, text} {
-					if form := encode(source); len(form) >= 4 {
+					// What is shortened twice is in ordinary words by chance.
+					if form := encode(source); len(form) >= 6 || source == plain && len(form) >= 4 {
 						require.NotContains(t, strings.ToLower(shown), strings.ToLower(form))
 					}
 				}
