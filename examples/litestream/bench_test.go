@@ -93,7 +93,6 @@ func BenchmarkPing(b *testing.B) {
 		})
 		pinger, err := heartbeat.NewHTTPPinger(server.URL, nil)
 		require.NoError(b, err)
-		b.Cleanup(pinger.CloseIdleConnections)
 		bench("heartbeat", func(b *testing.B) error { return pinger.Ping(b.Context()) })
 
 		theirs := litestream.NewHeartbeatClient(server.URL, time.Minute)

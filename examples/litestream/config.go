@@ -8,13 +8,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/benbjohnson/litestream"
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -27,16 +29,53 @@ type config struct {
 type dbConfig struct {
 	Path    string        `yaml:"path"`
 	Replica replicaConfig `yaml:"replica"`
+
+	// A heartbeat of this database's own. Interval: zero for that of the global one.
+	heartbeat.Config `yaml:",inline"`
+	Global           *bool `yaml:"heartbeat-global"` // nil: see countsGlobally
+
+	off bool // whether heartbeat-url is there, and empty
 }
 
 type replicaConfig struct {
-	URL          string       `yaml:"url"`
-	SyncInterval syncInterval `yaml:"sync-interval"` // zero: Litestream's default
+	URL          string        `yaml:"url"`
+	SyncInterval time.Duration `yaml:"sync-interval"` // zero: Litestream's default
 }
 
-// A syncInterval is a type of its own, so that a malformed one can be told by
-// its key.
-type syncInterval time.Duration
+// countsGlobally reports whether the global heartbeat stands for the database too.
+func (c *dbConfig) countsGlobally() bool {
+	if c.Global != nil {
+		return *c.Global
+	}
+	return !c.Enabled() && !c.off
+}
+
+// A beat is one heartbeat, and the databases that it stands for, by their indexes.
+type beat struct {
+	key string // of the configuration that it comes from, as a prefix of its keys
+	heartbeat.Config
+	databases []int
+}
+
+// beats returns the heartbeats that are on: the global one, and databases' own.
+func (c *config) beats() (beats []beat) {
+	global := beat{Config: c.Config}
+	for i := range c.DBs {
+		db := &c.DBs[i]
+		if db.countsGlobally() {
+			global.databases = append(global.databases, i)
+		}
+		if db.Enabled() {
+			own := beat{fmt.Sprintf("dbs[%d].", i), db.Config, []int{i}}
+			own.Interval = cmp.Or(own.Interval, c.Interval)
+			beats = append(beats, own)
+		}
+	}
+	if c.Enabled() {
+		beats = append([]beat{global}, beats...)
+	}
+	return beats
+}
 
 // loadConfig reads a configuration, and returns one line that names the file,
 // and the key or path, when it is not fit for use. No error has a value in it
@@ -49,130 +88,183 @@ func loadConfig(path string) (*config, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", cmp.Or(path, "-config"), err)
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(),
-		yaml.CustomUnmarshaler(unmarshalDuration[time.Duration]("heartbeat-interval")),
-		yaml.CustomUnmarshaler(unmarshalDuration[syncInterval]("sync-interval")))
-	var cfg config
-	if err := decode(decoder, &cfg); err != nil && !errors.Is(err, io.EOF) { // an empty file has no dbs
-		return nil, yamlError(path, err)
+	cfg, err := parseConfig(expandEnv(data))
+	if err == nil {
+		err = cfg.validate()
 	}
-	if err := decode(decoder, new(any)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: more than one YAML document; write one", path)
-	}
-	if err := cfg.validate(); err != nil {
+	if pe, ok := errors.AsType[*placedError](err); ok {
+		return nil, fmt.Errorf("%s:%w", path, pe)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &cfg, nil
+	return cfg, nil
 }
 
-// decode makes an error of a panic, which the package has for some malformed YAML:
-// FuzzLoadConfig found "heartbeat-urls: !x", with a scalar on the next line.
-func decode(decoder *yaml.Decoder, into any) (err error) {
+// expandEnv replaces $VAR and ${VAR}, as Litestream does. It also removes the
+// mark that some editors begin a text with.
+func expandEnv(data []byte) []byte {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	return []byte(os.Expand(string(data), func(key string) string {
+		if key == "PID" {
+			return strconv.Itoa(os.Getpid())
+		}
+		return os.Getenv(key)
+	}))
+}
+
+// parseConfig makes an error of a panic, which the package has for some malformed
+// YAML: FuzzLoadConfig found "heartbeat-urls: !x", with a scalar on the next line.
+func parseConfig(data []byte) (_ *config, err error) {
 	defer func() {
 		if recover() != nil {
 			err = errors.New("not valid YAML")
 		}
 	}()
-	return decoder.Decode(into)
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return nil, yamlError(data, err)
+	}
+	checker := &checker{}
+	for _, doc := range file.Docs {
+		ast.Walk(checker, doc)
+	}
+	if checker.err != nil {
+		return nil, checker.err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict())
+	cfg := &config{}
+	if err := decoder.Decode(cfg); err != nil && !errors.Is(err, io.EOF) { // an empty file has no dbs
+		return nil, yamlError(data, err)
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one YAML document; write one")
+	}
+	// A string cannot tell an empty value from none.
+	var urls struct {
+		DBs []struct {
+			URL *string `yaml:"heartbeat-url"`
+		} `yaml:"dbs"`
+	}
+	if err := yaml.Unmarshal(data, &urls); err != nil {
+		return nil, yamlError(data, err)
+	}
+	for i, db := range urls.DBs {
+		cfg.DBs[i].off = db.URL != nil && *db.URL == ""
+	}
+	return cfg, nil
 }
 
-func unmarshalDuration[T ~int64](key string) func(*T, []byte) error {
-	return func(d *T, data []byte) error {
-		var text string
-		if err := yaml.Unmarshal(data, &text); err != nil {
-			return fmt.Errorf("%s: not a duration such as 30s or 5m", key)
-		}
-		parsed, err := time.ParseDuration(text)
-		if err != nil {
-			return fmt.Errorf("%s: not a duration such as 30s or 5m", key) // its value may be a misplaced URL
-		}
-		if parsed <= 0 {
-			return fmt.Errorf("%s: %s is not positive", key, text)
-		}
-		*d = T(parsed)
-		return nil
-	}
+// A placedError is one at a place in the file.
+type placedError struct {
+	line, column int
+	message      string
 }
 
-// yamlError makes one line of an error, with the place and the key in it.
-func yamlError(path string, err error) error {
-	ye, ok := errors.AsType[yaml.Error](err)
-	if !ok || ye.GetToken() == nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	at := ye.GetToken()
-	message := strings.Replace(ye.GetMessage(), "unknown field", "unknown key", 1)
-	if _, ok := errors.AsType[*yaml.TypeError](err); ok {
-		message = "value has the wrong type" // its text is about Go
-	}
-	if at.Prev != nil && at.Prev.Type == token.MappingValueType && at.Prev.Prev != nil {
-		message = at.Prev.Prev.Value + ": " + message
+func (e *placedError) Error() string { return fmt.Sprintf("%d:%d: %s", e.line, e.column, e.message) }
+
+// at returns an error at a token, with the key that the token is the value of.
+func at(t *token.Token, message string) *placedError {
+	if t.Prev != nil && t.Prev.Type == token.MappingValueType && t.Prev.Prev != nil {
+		message = t.Prev.Prev.Value + ": " + message
 	}
 	if strings.Contains(message, "://") {
 		message = "a URL is where none belongs" // and may be a secret one
 	}
-	return fmt.Errorf("%s:%d:%d: %s", path, at.Position.Line, at.Position.Column, message)
+	return &placedError{t.Position.Line, t.Position.Column, message}
 }
 
-func (c *config) validate() error {
-	if c.FailURL != "" && !c.Enabled() {
-		return errors.New("heartbeat-fail-url: set without heartbeat-url")
-	}
-	if len(c.DBs) == 0 {
-		return errors.New("dbs: no databases; list at least one")
-	}
-	paths, replicas := map[string]bool{}, map[string]bool{}
-	for i := range c.DBs {
-		db := &c.DBs[i]
-		if db.Path == "" {
-			return fmt.Errorf("dbs[%d].path: not set", i)
-		}
-		path, err := filepath.Abs(db.Path)
-		if err != nil {
-			return fmt.Errorf("dbs[%d].path: %w", i, err)
-		}
-		if paths[path] {
-			return fmt.Errorf("dbs[%d].path: %s is given twice", i, db.Path)
-		}
-		paths[path] = true
+// A checker finds what the decoder would say nothing of, or say less well.
+type checker struct {
+	err error // the first
+}
 
-		if db.Replica.URL == "" {
-			return fmt.Errorf("dbs[%d].replica.url: not set for %s", i, db.Path)
+// Visit checks a node, and goes on to those beneath until something is wrong.
+func (c *checker) Visit(node ast.Node) ast.Visitor {
+	if c.err != nil {
+		return nil
+	}
+	if pair, ok := node.(*ast.MappingValueNode); ok && pair.Value != nil {
+		if err := checkValue(pair.Key.GetToken().Value, pair.Value); err != nil {
+			c.err = err
 		}
-		if _, err := replicaClient(db.Replica.URL); err != nil {
-			return fmt.Errorf("dbs[%d].replica.url: %w", i, err)
-		}
-		scheme, host, dir, query, _, err := litestream.ParseReplicaURLWithQuery(db.Replica.URL)
-		if err != nil {
-			return fmt.Errorf("dbs[%d].replica.url: not a valid URL", i)
-		}
-		place := scheme + "://" + host + "/" + dir + "?" + query.Encode()
-		if replicas[place] { // two databases in one place destroy each other's replica
-			return fmt.Errorf("dbs[%d].replica.url: the same as another database's", i)
-		}
-		replicas[place] = true
+	}
+	return c
+}
 
-		// A replica that is brought up to date less often cannot be told from one
-		// that lags: see checksPerBeat.
-		if limit := c.interval() / checksPerBeat; c.Enabled() && time.Duration(db.Replica.SyncInterval) > limit {
-			return fmt.Errorf("dbs[%d].replica.sync-interval: %v is too long to prove a heartbeat every %v; at most %v",
-				i, time.Duration(db.Replica.SyncInterval), c.interval(), limit)
+func checkValue(key string, value ast.Node) error {
+	t := value.GetToken()
+	switch key {
+	case "dbs":
+		return checkDBs(value)
+	case "heartbeat-interval", "sync-interval":
+		if _, ok := value.(*ast.NullNode); ok {
+			return nil
+		}
+		d, err := time.ParseDuration(t.Value)
+		if _, ok := value.(ast.ScalarNode); !ok || err != nil {
+			// It does not show the value, which may be a misplaced URL.
+			return &placedError{t.Position.Line, t.Position.Column, key + ": not a duration such as 30s or 5m"}
+		}
+		if d <= 0 {
+			return at(t, t.Value+" is not positive")
 		}
 	}
 	return nil
 }
 
-// interval is the time between two heartbeats, as the library will have it.
-func (c *config) interval() time.Duration {
-	if c.Interval == 0 {
-		return heartbeat.DefaultInterval
+func checkDBs(value ast.Node) error {
+	const want = `write a list, with "- path: /data/app.db" for each database and its replica beneath`
+	list, ok := value.(*ast.SequenceNode)
+	if !ok {
+		if _, ok := value.(*ast.NullNode); ok {
+			return nil // which is said later
+		}
+		t := value.GetToken()
+		if pair, ok := value.(*ast.MappingValueNode); ok {
+			t = pair.Key.GetToken()
+		}
+		if m, ok := value.(*ast.MappingNode); ok && len(m.Values) > 0 {
+			t = m.Values[0].Key.GetToken()
+		}
+		return &placedError{t.Position.Line, t.Position.Column, "dbs: not a list; " + want}
 	}
-	return max(c.Interval, heartbeat.MinInterval)
+	for i, db := range list.Values {
+		switch db.(type) {
+		case *ast.MappingNode, *ast.MappingValueNode, *ast.AliasNode, *ast.AnchorNode:
+		default:
+			t := db.GetToken()
+			return &placedError{t.Position.Line, t.Position.Column, fmt.Sprintf("dbs[%d]: not a database's settings; %s", i, want)}
+		}
+	}
+	return nil
 }
 
-func replicaClient(url string) (litestream.ReplicaClient, error) {
-	if litestream.ReplicaTypeFromURL(url) == "" {
-		return nil, errors.New("not a replica URL such as file:///backup/app or s3://bucket/app")
+// yamlError makes one line of an error, with the place and the key in it.
+func yamlError(data []byte, err error) error {
+	ye, ok := errors.AsType[yaml.Error](err)
+	if !ok || ye.GetToken() == nil {
+		return err
 	}
-	return litestream.NewReplicaClientFromURL(url)
+	message := strings.Replace(ye.GetMessage(), "unknown field", "unknown key", 1)
+	if _, ok := errors.AsType[*yaml.TypeError](err); ok {
+		message = "value has the wrong type" // its text is about Go
+	}
+	if _, ok := errors.AsType[*yaml.SyntaxError](err); ok {
+		if quoted := openQuote(data); quoted != nil {
+			return at(quoted, "the quote is not closed on its line")
+		}
+	}
+	return at(ye.GetToken(), message)
+}
+
+// openQuote returns the first quoted text that goes on over a line's end. No
+// value here has a reason to, and where the YAML is malformed that is why: it
+// takes what follows for text, and is noticed far from where it began.
+func openQuote(data []byte) *token.Token {
+	for _, t := range lexer.Tokenize(string(data)) {
+		if (t.Type == token.DoubleQuoteType || t.Type == token.SingleQuoteType) && strings.Contains(strings.TrimSpace(t.Origin), "\n") {
+			return t
+		}
+	}
+	return nil
 }

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,7 +31,7 @@ dbs:
       url: file:///backup/app
   - path: /data/users.db
     replica:
-      url: s3://bucket/users-backup
+      url: file:///backup/users
       sync-interval: 1s
 `)
 	cfg, err := loadConfig(path)
@@ -40,36 +45,16 @@ dbs:
 		},
 		DBs: []dbConfig{
 			{Path: "/data/app.db", Replica: replicaConfig{URL: "file:///backup/app"}},
-			{Path: "/data/users.db", Replica: replicaConfig{URL: "s3://bucket/users-backup", SyncInterval: syncInterval(time.Second)}},
+			{Path: "/data/users.db", Replica: replicaConfig{URL: "file:///backup/users", SyncInterval: time.Second}},
 		},
 	}, cfg)
 
 	d, err := newDaemon(cfg, options{})
 	require.NoError(t, err)
-	assert.Len(t, d.monitor.Status().Databases, 2)
-	assert.Equal(t, "file", d.databases[0].Replica.Client.Type())
-	assert.Equal(t, "s3", d.databases[1].Replica.Client.Type())
+	require.Len(t, d.monitors, 1)
+	assert.Len(t, d.monitors[0].Status().Databases, 2)
+	assert.Equal(t, time.Minute/checksPerBeat, d.reporters[0].every)
 	assert.Equal(t, time.Second, d.databases[1].Replica.SyncInterval)
-}
-
-func TestReplicaClient_everyBackend(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string]string{
-		"file:///backup/app":               "file",
-		"s3://bucket/app":                  "s3",
-		"gs://bucket/app":                  "gs",
-		"abs://account@container/app":      "abs",
-		"sftp://user@host.example/app":     "sftp",
-		"webdav://host.example/app":        "webdav",
-		"webdavs://host.example/app":       "webdav",
-		"nats://host.example/bucket":       "nats",
-		"oss://bucket.oss.example.com/app": "oss",
-	} {
-		client, err := replicaClient(url)
-		if assert.NoError(t, err, url) {
-			assert.Equal(t, want, client.Type())
-		}
-	}
 }
 
 // Each is one line on standard error, with exit status 2.
@@ -85,22 +70,46 @@ func TestRun_configErrors(t *testing.T) {
 		"a URL for a replica":         {"dbs:\n  - path: /data/app.db\n    replica: s3://key:secret@bucket/app\n", "FILE:3:14: replica: string was used where mapping is expected"},
 		"not YAML":                    {"heartbeat-url: \"https://hc-ping.com/secret\n" + dbs, "FILE:1:16: heartbeat-url: could not find end character of double-quoted text"},
 		"two documents":               {dbs + "---\nheartbeat-url: https://hc-ping.com/secret\n", "FILE: more than one YAML document; write one"},
-		"not an interval":             {"heartbeat-interval: 5 minutes\n" + dbs, `FILE: heartbeat-interval: not a duration such as 30s or 5m`},
-		"interval without unit":       {"heartbeat-interval: 300\n" + dbs, `FILE: heartbeat-interval: not a duration such as 30s or 5m`},
-		"interval of a wrong type":    {"heartbeat-interval: [5m]\n" + dbs, "FILE: heartbeat-interval: not a duration such as 30s or 5m"},
-		"negative interval":           {"heartbeat-interval: -5m\n" + dbs, "FILE: heartbeat-interval: -5m is not positive"},
-		"a URL for an interval":       {"heartbeat-interval: https://hc-ping.com/s3cr3t\n" + dbs, `FILE: heartbeat-interval: not a duration such as 30s or 5m`},
+		"not an interval":             {"heartbeat-interval: 5 minutes\n" + dbs, `FILE:1:21: heartbeat-interval: not a duration such as 30s or 5m`},
+		"interval without unit":       {"heartbeat-interval: 300\n" + dbs, `FILE:1:21: heartbeat-interval: not a duration such as 30s or 5m`},
+		"interval of a wrong type":    {"heartbeat-interval: [5m]\n" + dbs, "FILE:1:21: heartbeat-interval: not a duration such as 30s or 5m"},
+		"negative interval":           {"heartbeat-interval: -5m\n" + dbs, "FILE:1:21: heartbeat-interval: -5m is not positive"},
+		"a URL for an interval":       {"heartbeat-interval: https://hc-ping.com/s3cr3t\n" + dbs, `FILE:1:21: heartbeat-interval: not a duration such as 30s or 5m`},
 		"a URL for a key":             {"https://hc-ping.com/s3cr3t: x\n" + dbs, `FILE:1:1: a URL is where none belongs`},
-		"not a sync interval":         {dbs + "      sync-interval: soon\n", `FILE: sync-interval: not a duration such as 30s or 5m`},
-		"no sync interval":            {dbs + "      sync-interval: 0s\n", "FILE: sync-interval: 0s is not positive"},
+		"not a sync interval":         {dbs + "      sync-interval: soon\n", `FILE:5:22: sync-interval: not a duration such as 30s or 5m`},
+		"no sync interval":            {dbs + "      sync-interval: 0s\n", "FILE:5:22: sync-interval: 0s is not positive"},
 		"sync interval too long":      {"heartbeat-url: https://hc-ping.com/secret\n" + dbs + "      sync-interval: 5m\n", "FILE: dbs[0].replica.sync-interval: 5m0s is too long to prove a heartbeat every 5m0s; at most 1m15s"},
-		"sync interval raised":        {"heartbeat-url: https://hc-ping.com/secret\nheartbeat-interval: 1s\n" + dbs + "      sync-interval: 16s\n", "FILE: dbs[0].replica.sync-interval: 16s is too long to prove a heartbeat every 1m0s; at most 15s"},
-		"URL without scheme":          {"heartbeat-url: hc-ping.com/secret\n" + dbs, "FILE: heartbeat: heartbeat-url: "},
-		"URL of another scheme":       {"heartbeat-url: ftp://hc-ping.com/secret\n" + dbs, "FILE: heartbeat: heartbeat-url: "},
-		"bad URL of another service":  {"heartbeat-url: https://hc-ping.com/abc123\nheartbeat-urls: [\"https://\"]\n" + dbs, "FILE: heartbeat: heartbeat-urls[0]: "},
-		"bad fail URL":                {"heartbeat-url: https://hc-ping.com/abc123\nheartbeat-fail-url: secret\n" + dbs, "FILE: heartbeat: heartbeat-fail-url: "},
-		"the fail URL is the URL":     {"heartbeat-url: https://hc-ping.com/secret\nheartbeat-fail-url: https://hc-ping.com/secret\n" + dbs, "FILE: heartbeat: heartbeat-fail-url is the same URL as heartbeat-url"},
-		"fail URL alone":              {"heartbeat-fail-url: https://hc-ping.com/secret/fail\n" + dbs, "FILE: heartbeat-fail-url: set without heartbeat-url"},
+		"byte order mark":             {"\ufeffheartbeat_url: x\n" + dbs, `FILE:1:1: unknown key "heartbeat_url"`},
+		"dbs as a map":                {"dbs:\n  /data/app.db:\n    replica:\n      url: file:///backup/app\n", `FILE:2:3: dbs: not a list; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
+		"dbs as one database":         {"dbs:\n  path: /data/app.db\n  replica: x\n", `FILE:2:3: dbs: not a list; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
+		"dbs as a string":             {"dbs: /data/app.db\n", `FILE:1:6: dbs: not a list; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
+		"dbs as a list of strings":    {"dbs:\n  - /data/app.db\n", `FILE:2:5: dbs[0]: not a database's settings; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
+		"open quote, another follows": {"heartbeat-url: \"https://hc-ping.com/secret\n" + strings.ReplaceAll(dbs, "/data/app.db", `"/data/app.db"`), "FILE:1:16: heartbeat-url: the quote is not closed on its line"},
+		"open quote of a path":        {"dbs:\n  - path: '/data/app.db\n    replica:\n      url: 'file:///backup/app'\n", "FILE:2:11: path: the quote is not closed on its line"},
+		"open quote of a replica":     {strings.Replace(dbs, "file:", "\"file:", 1), "FILE:4:12: url: could not find end character of double-quoted text"},
+		"interval of five what":       {"heartbeat-interval: 5\n" + dbs, `FILE:1:21: heartbeat-interval: not a duration such as 30s or 5m`},
+		"home for a path":             {"dbs:\n  - path: ~/app.db\n    replica:\n      url: file:///backup/app\n", "FILE: dbs[0].path: ~ is not expanded; write the whole path, or $HOME"},
+		"home for a replica":          {"dbs:\n  - path: /data/app.db\n    replica:\n      url: file://~/backup\n", "FILE: dbs[0].replica.url: ~ is not expanded; write the whole path"},
+		"a URL for a path":            {"dbs:\n  - path: sqlite:///data/secret.db\n    replica:\n      url: file:///backup/app\n", "FILE: dbs[0].path: not a path but a URL"},
+		"a replica within another":    {dbs + "  - path: /data/b.db\n    replica:\n      url: file:///backup/app/b\n", "FILE: dbs[1].replica.url: lies within the replica of dbs[0]"},
+		"a replica around another":    {dbs + "  - path: /data/b.db\n    replica:\n      url: file:///backup\n", "FILE: dbs[1].replica.url: the replica of dbs[0] lies within it"},
+		"two keys are wrong":          {"heartbeat-url: secret\nheartbeat-fail-body: x\n" + dbs, "FILE: heartbeat-fail-body: "},
+		"own URL is bad":              {dbs + "    heartbeat-url: hc-ping.com/secret\n", "FILE: dbs[0].heartbeat-url: "},
+		"own interval alone":          {dbs + "    heartbeat-interval: 5m\n", "FILE: dbs[0].heartbeat-interval: set without heartbeat-url"},
+		"own interval has no unit":    {dbs + "    heartbeat-interval: 5\n", "FILE:5:25: heartbeat-interval: not a duration such as 30s or 5m"},
+		"own fail URL alone":          {dbs + "    heartbeat-fail-url: https://hc-ping.com/secret\n", "FILE: dbs[0].heartbeat-fail-url: "},
+		"own URL is the global one":   {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://a.example/secret\n    heartbeat-global: true\n", "FILE: dbs[0].heartbeat-url: the same URL as heartbeat-url; each heartbeat needs a check of its own"},
+		"own fail URL is another's":   {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://b.example/secret\n    heartbeat-global: true\n    heartbeat-fail-url: https://a.example/secret\n", "FILE: dbs[0].heartbeat-fail-url: the same URL as heartbeat-url; each heartbeat needs a check of its own"},
+		"nothing counts globally":     {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://b.example/secret\n", "FILE: heartbeat-url: no database counts for it, so it would never be pinged; write heartbeat-global: true beneath one, or leave it out"},
+		"all are off":                 {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: \"\"\n", "FILE: heartbeat-url: no database counts for it, so it would never be pinged; write heartbeat-global: true beneath one, or leave it out"},
+		"no global heartbeat":         {dbs + "    heartbeat-global: true\n", "FILE: dbs[0].heartbeat-global: there is no global heartbeat-url"},
+		"own sync interval too long":  {"heartbeat-url: https://a.example/secret\n" + dbs + "      sync-interval: 1m\n    heartbeat-global: true\n    heartbeat-url: https://b.example/secret\n    heartbeat-interval: 2m\n", "FILE: dbs[0].replica.sync-interval: 1m0s is too long to prove a heartbeat every 2m0s; at most 30s"},
+		"URL without scheme":          {"heartbeat-url: hc-ping.com/secret\n" + dbs, "FILE: heartbeat-url: "},
+		"URL of another scheme":       {"heartbeat-url: ftp://hc-ping.com/secret\n" + dbs, "FILE: heartbeat-url: "},
+		"bad URL of another service":  {"heartbeat-url: https://hc-ping.com/abc123\nheartbeat-urls: [\"https://\"]\n" + dbs, "FILE: heartbeat-urls[0]: "},
+		"bad fail URL":                {"heartbeat-url: https://hc-ping.com/abc123\nheartbeat-fail-url: secret\n" + dbs, "FILE: heartbeat-fail-url: "},
+		"the fail URL is the URL":     {"heartbeat-url: https://hc-ping.com/secret\nheartbeat-fail-url: https://hc-ping.com/secret\n" + dbs, "FILE: heartbeat-fail-url: the same URL as heartbeat-url; leave one of them out"},
+		"fail URL alone":              {"heartbeat-fail-url: https://hc-ping.com/secret/fail\n" + dbs, "FILE: heartbeat-fail-url: "},
 		"empty file":                  {"", "FILE: dbs: no databases; list at least one"},
 		"no databases":                {"heartbeat-url: https://hc-ping.com/secret\n", "FILE: dbs: no databases; list at least one"},
 		"database without path":       {"dbs:\n  - replica:\n      url: file:///backup/app\n", "FILE: dbs[0].path: not set"},
@@ -141,4 +150,130 @@ func runForError(t *testing.T, path string) string {
 	line, rest, _ := strings.Cut(errs.String(), "\n")
 	assert.Empty(t, rest, "more than one line")
 	return line
+}
+
+// What only the files that are there can tell.
+func TestLoadConfig_files(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "text.db"), "not a database")
+	writeFile(t, filepath.Join(dir, "empty.db"), "")
+	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "backup", "app"), 0o700))
+	require.NoError(t, os.Symlink("app.db", filepath.Join(dir, "link.db")))
+	require.NoError(t, os.Symlink("backup", filepath.Join(dir, "linked")))
+	dir, err := filepath.EvalSymlinks(dir)
+	require.NoError(t, err)
+
+	load := func(pairs ...string) error {
+		text := "dbs:\n"
+		for i := 0; i < len(pairs); i += 2 {
+			text += "  - path: DIR/" + pairs[i] + "\n    replica:\n      url: file://DIR/" + pairs[i+1] + "\n"
+		}
+		path := filepath.Join(t.TempDir(), "config.yml")
+		writeFile(t, path, strings.ReplaceAll(text, "DIR", dir))
+		_, err := loadConfig(path)
+		if err != nil {
+			return errors.New(strings.ReplaceAll(strings.TrimPrefix(err.Error(), path+": "), dir, "DIR"))
+		}
+		return nil
+	}
+	require.NoError(t, load("app.db", "backup/app", "empty.db", "backup/app2", "missing.db", "backup/missing"))
+	for want, pairs := range map[string][]string{
+		"dbs[0].path: DIR/text.db is not an SQLite database":                                  {"text.db", "backup/app"},
+		"dbs[0].path: DIR/backup is a folder, not a database":                                 {"backup", "backup/app"},
+		"dbs[0].replica.url: DIR/app.db is a file; a replica is a folder":                     {"app.db", "app.db"},
+		"dbs[1].path: DIR/link.db is given twice":                                             {"app.db", "backup/a", "link.db", "backup/b"},
+		"dbs[1].replica.url: the same as another database's":                                  {"app.db", "backup/app", "b.db", "linked/app"},
+		"dbs[1].replica.url: lies within the replica of dbs[0]":                               {"app.db", "backup/app", "b.db", "linked/app/new/b"},
+		"dbs[1].replica.url: the replica of dbs[0] lies within it":                            {"app.db", "backup/app", "b.db", "linked"},
+		"dbs[0].replica.url: not a replica URL such as file:///backup/app or s3://bucket/app": {"app.db\n    replica: {url: /x}\n  - path: DIR/b.db", "backup/app"},
+	} {
+		assert.EqualError(t, load(pairs...), want)
+	}
+}
+
+func TestLoadConfig_environment(t *testing.T) {
+	t.Setenv("HEARTBEAT_TEST_URL", "https://hc-ping.com/from-env")
+	t.Setenv("HEARTBEAT_TEST_DIR", "/data")
+	path := filepath.Join(t.TempDir(), "config.yml")
+	writeFile(t, path, "heartbeat-url: ${HEARTBEAT_TEST_URL}\ndbs:\n  - path: $HEARTBEAT_TEST_DIR/app.db\n    replica:\n      url: file:///backup/${PID}${HEARTBEAT_TEST_UNSET}\n")
+	cfg, err := loadConfig(path)
+	require.NoError(t, err)
+	assert.Equal(t, "https://hc-ping.com/from-env", cfg.URL)
+	assert.Equal(t, "/data/app.db", cfg.DBs[0].Path)
+	assert.Equal(t, fmt.Sprintf("file:///backup/%d", os.Getpid()), cfg.DBs[0].Replica.URL)
+}
+
+// Which databases a URL stands for.
+func TestConfig_beats(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config.yml")
+	text := "heartbeat-url: https://hc.example/global\nheartbeat-interval: 10m\ndbs:\n"
+	for i, settings := range []string{
+		"",
+		"heartbeat-url: https://hc.example/own\n    heartbeat-interval: 2m\n    heartbeat-fail-url: https://hc.example/own/fail\n    heartbeat-fail-body: '{reason}'",
+		"heartbeat-url: https://hc.example/both\n    heartbeat-global: true",
+		`heartbeat-url: ""`,
+		"heartbeat-global: false",
+		"heartbeat-urls: [https://hc.example/list]",
+	} {
+		text += fmt.Sprintf("  - path: /data/%d.db\n    replica: {url: 'file:///backup/%d'}\n    %s\n", i, i, settings)
+	}
+	writeFile(t, path, text)
+	cfg, err := loadConfig(path)
+	require.NoError(t, err)
+	own := cfg.DBs[1].Config
+	assert.Equal(t, heartbeat.Config{URL: "https://hc.example/own", Interval: 2 * time.Minute, FailURL: "https://hc.example/own/fail", FailBody: "{reason}"}, own)
+	assert.Equal(t, []beat{
+		{"", cfg.Config, []int{0, 2}},
+		{"dbs[1].", own, []int{1}},
+		{"dbs[2].", heartbeat.Config{URL: "https://hc.example/both", Interval: 10 * time.Minute}, []int{2}},
+		{"dbs[5].", heartbeat.Config{URLs: []string{"https://hc.example/list"}, Interval: 10 * time.Minute}, []int{5}},
+	}, cfg.beats())
+
+	d, err := newDaemon(cfg, options{})
+	require.NoError(t, err)
+	var every []time.Duration
+	for _, r := range d.reporters {
+		every = append(every, r.every)
+	}
+	assert.Equal(t, []time.Duration{150 * time.Second, 30 * time.Second, 150 * time.Second, 0, 0, 150 * time.Second}, every)
+}
+
+// The interval that counts is the one that was raised, of which a line tells.
+func TestNewDaemon_intervalRaised(t *testing.T) {
+	t.Parallel()
+	log := &buffer{}
+	_, err := newDaemon(&config{
+		Config: heartbeat.Config{URL: "https://hc.example/secret", Interval: time.Second},
+		DBs:    []dbConfig{{Path: "/data/app.db", Replica: replicaConfig{URL: "file:///backup/app", SyncInterval: 16 * time.Second}}},
+	}, options{logger: slog.New(slog.NewTextHandler(log, nil))})
+	require.EqualError(t, err, "dbs[0].replica.sync-interval: 16s is too long to prove a heartbeat every 1m0s; at most 15s")
+	assert.True(t, log.has("level=WARN", "interval=1s"), log)
+}
+
+func TestLoadConfig_sample(t *testing.T) {
+	t.Parallel()
+	cfg, err := loadConfig("litestream.yml")
+	require.NoError(t, err)
+	beats := cfg.beats()
+	require.Len(t, beats, 2)
+	assert.Equal(t, []int{0}, beats[0].databases)
+	assert.Equal(t, []int{1}, beats[1].databases)
+
+	// So are the lines that are commented out.
+	sample, err := os.ReadFile("litestream.yml")
+	require.NoError(t, err)
+	for _, key := range []string{"heartbeat-urls:", "  - https:", "heartbeat-interval:", "heartbeat-fail-url:", "heartbeat-fail-body:", "sync-interval:", "heartbeat-global:"} {
+		require.Contains(t, string(sample), "# "+key)
+		sample = bytes.Replace(sample, []byte("# "+key), []byte(key), 1)
+	}
+	path := filepath.Join(t.TempDir(), "litestream.yml")
+	writeFile(t, path, string(sample))
+	cfg, err = loadConfig(path)
+	require.NoError(t, err)
+	assert.Equal(t, []int{0, 1}, cfg.beats()[0].databases)
+	_, err = newDaemon(cfg, options{})
+	require.NoError(t, err)
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -16,13 +19,22 @@ import (
 // openPause is the pause before a database that failed to open is tried again.
 const openPause = 30 * time.Second
 
+// Containers are given ten seconds to stop, as a rule. A last sync is tried again
+// until lastSyncTimeout is over; what hangs all the same, in a file system that is
+// gone, is left at shutdownTimeout.
+const (
+	lastSyncTimeout = 5 * time.Second
+	shutdownTimeout = 8 * time.Second
+)
+
 // A daemon replicates databases, and sends heartbeats while all are replicated.
 type daemon struct {
 	store     *litestream.Store
 	databases []*litestream.DB
-	reporters []*reporter        // one for each database; none when heartbeats are off
-	monitor   *heartbeat.Monitor // nil: heartbeats are off
-	logger    *slog.Logger
+	reporters []*reporter          // one for each database
+	monitors  []*heartbeat.Monitor // one for each heartbeat
+	closed    atomic.Int32         // how many databases were closed in good order
+	options
 }
 
 type options struct {
@@ -31,15 +43,21 @@ type options struct {
 
 	// For the demonstration and tests.
 	clock           heartbeat.Clock        // nil: the system's
-	pinger          heartbeat.Pinger       // nil: those of the configuration
 	monitorInterval time.Duration          // how often Litestream looks for writes; zero: its default
+	lastSyncTimeout time.Duration          // zero: lastSyncTimeout
+	shutdownTimeout time.Duration          // zero: shutdownTimeout
 	onResult        func(heartbeat.Result) // told of each check
 }
 
 // newDaemon returns a daemon that has opened nothing yet: so its errors are
 // those of the configuration.
 func newDaemon(cfg *config, opts options) (*daemon, error) {
-	d := &daemon{logger: opts.logger}
+	if opts.clock == nil {
+		opts.clock = systemClock{}
+	}
+	opts.lastSyncTimeout = cmp.Or(opts.lastSyncTimeout, lastSyncTimeout)
+	opts.shutdownTimeout = cmp.Or(opts.shutdownTimeout, shutdownTimeout)
+	d := &daemon{options: opts}
 	for i, c := range cfg.DBs {
 		db, err := newDB(c)
 		if err != nil {
@@ -49,39 +67,47 @@ func newDaemon(cfg *config, opts options) (*daemon, error) {
 			db.MonitorInterval = opts.monitorInterval
 		}
 		d.databases = append(d.databases, db)
+		d.reporters = append(d.reporters, newReporter(db, opts.clock, d.logger))
 	}
 	// A store opens all its databases or none, so each is handed to it once it can
 	// be opened: one that cannot must not keep the others from being replicated.
 	d.store = litestream.NewStore(nil, litestream.DefaultCompactionLevels)
 	d.store.Logger = opts.litestreamLogger
-
-	if !cfg.Enabled() {
-		return d, nil
-	}
-	clock := opts.clock
-	if clock == nil {
-		clock = systemClock{}
-	}
-	// Every database is watched from the start, whether it can be opened or not:
-	// one that is not replicated must never look as if it were not there.
-	watched := make([]heartbeat.SyncReporter, len(d.databases))
-	for i, db := range d.databases {
-		r := newReporter(db, clock, cfg.interval()/checksPerBeat, d.logger)
-		d.reporters = append(d.reporters, r)
-		watched[i] = r
-	}
-	monitorOptions := &heartbeat.Options{Clock: clock, Logger: d.logger, OnResult: opts.onResult}
-	var err error
-	if opts.pinger != nil {
-		monitorOptions.Interval = cfg.Interval
-		d.monitor, err = heartbeat.New(opts.pinger, watched, monitorOptions)
-	} else {
-		d.monitor, err = cfg.NewMonitor(watched, monitorOptions)
-	}
-	if err != nil {
-		return nil, err
+	d.store.SetShutdownSyncTimeout(opts.lastSyncTimeout)
+	for _, b := range cfg.beats() {
+		if err := d.addMonitor(b, cfg); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
+}
+
+// addMonitor makes the monitor of a heartbeat. It watches the databases from the
+// start, whether they can be opened or not: one that is not replicated must never
+// look as if it were not there.
+func (d *daemon) addMonitor(b beat, cfg *config) error {
+	var watched []heartbeat.SyncReporter
+	for _, i := range b.databases {
+		watched = append(watched, d.reporters[i])
+	}
+	monitor, err := b.NewMonitor(watched, &heartbeat.Options{Clock: d.clock, Logger: d.logger, OnResult: d.onResult})
+	if err != nil {
+		return withKeys(b.key, err)
+	}
+	d.monitors = append(d.monitors, monitor)
+	interval := monitor.Status().Interval
+	every := interval / checksPerBeat
+	for _, i := range b.databases {
+		// A replica that is brought up to date less often cannot be told from one
+		// that lags.
+		if sync := cfg.DBs[i].Replica.SyncInterval; sync > every {
+			return fmt.Errorf("dbs[%d].replica.sync-interval: %v is too long to prove a heartbeat every %v; at most %v", i, sync, interval, every)
+		}
+		if r := d.reporters[i]; r.every == 0 || every < r.every {
+			r.every = every
+		}
+	}
+	return nil
 }
 
 func newDB(c dbConfig) (*litestream.DB, error) {
@@ -92,7 +118,7 @@ func newDB(c dbConfig) (*litestream.DB, error) {
 	db := litestream.NewDB(c.Path)
 	db.Replica = litestream.NewReplicaWithClient(db, client)
 	if c.Replica.SyncInterval > 0 {
-		db.Replica.SyncInterval = time.Duration(c.Replica.SyncInterval)
+		db.Replica.SyncInterval = c.Replica.SyncInterval
 	}
 	if client, ok := client.(*file.ReplicaClient); ok {
 		client.Replica = db.Replica // it gives its files the database's owner and mode
@@ -107,25 +133,61 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	var tasks sync.WaitGroup
-	for i, db := range d.databases {
-		tasks.Go(func() {
-			if d.open(ctx, db) && d.monitor != nil {
-				d.reporters[i].run(ctx)
-			}
-		})
+	errs := make([]error, len(d.databases))
+	for i := range d.databases {
+		tasks.Go(func() { errs[i] = d.replicate(ctx, i) })
 	}
-	if d.monitor == nil {
-		d.logger.Warn("heartbeats are off", "reason", "no heartbeat-url")
-		<-ctx.Done()
-	} else if err := d.monitor.Run(ctx); err != nil {
+	for _, m := range d.monitors {
+		tasks.Go(func() { _ = m.Run(ctx) }) // its only error is that it runs already
+	}
+	d.warnWhatIsOff()
+	<-ctx.Done()
+
+	done := make(chan error, 1)
+	go func() {
+		tasks.Wait()
+		done <- errors.Join(append(errs, d.store.Close(context.WithoutCancel(ctx)))...)
+	}()
+	select {
+	case err := <-done:
+		d.logger.Info("databases closed", "databases", d.closed.Load())
 		return err
+	case <-time.After(d.shutdownTimeout):
+		return fmt.Errorf("last sync: something hangs; given up after %v", d.shutdownTimeout)
 	}
-	tasks.Wait()
-	// Litestream bounds the last sync by itself.
-	if err := d.store.Close(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("last sync: %w", err)
+}
+
+// warnWhatIsOff names the databases that no heartbeat stands for.
+func (d *daemon) warnWhatIsOff() {
+	if len(d.monitors) == 0 {
+		d.logger.Warn("heartbeats are off", "reason", "no heartbeat-url")
+		return
 	}
-	d.logger.Info("databases closed", "databases", len(d.store.DBs()))
+	for _, r := range d.reporters {
+		if r.every == 0 {
+			d.logger.Warn("heartbeats are off", "db", r.Path(), "reason", "no heartbeat stands for it")
+		}
+	}
+}
+
+// replicate replicates one database until ctx is done; then it makes the last sync
+// and closes it. It waits for no other, since one whose replica does not answer
+// must not cost the others theirs.
+func (d *daemon) replicate(ctx context.Context, i int) error {
+	db := d.databases[i]
+	if !d.open(ctx, db) {
+		return nil
+	}
+	if r := d.reporters[i]; r.every > 0 {
+		r.run(ctx)
+	}
+	<-ctx.Done()
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.lastSyncTimeout)
+	defer cancel()
+	if err := d.store.UnregisterDB(closeCtx, db.Path()); err != nil {
+		return fmt.Errorf("last sync of %s: %w", db.Path(), err)
+	}
+	d.closed.Add(1)
 	return nil
 }
 

@@ -84,6 +84,9 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { _ = d.receiver.down() }()
 
+	d.say("Without -config this demonstrates what the daemon does, on faults that it makes itself. It takes less than a")
+	d.say("minute, in a temporary folder and on the loopback interface. With -h it says how to replicate your databases.")
+	d.say("")
 	d.say("Two SQLite databases, one written to and one idle, replicated by Litestream; heartbeats go to a receiver")
 	d.say("on %s. The clock, in the log lines too, runs %d times as fast: one second is", d.receiver.url(), demoSpeed)
 	d.say("one minute, and a heartbeat is due every %v. The first check comes before the first sync.", demoInterval)
@@ -98,7 +101,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	d.say("")
 	d.say("All %d stages were observed in %.0f s, which were %.0f minutes on the demonstration's clock.",
 		observed, elapsed.Seconds(), (elapsed * demoSpeed).Minutes())
-	d.say("Of %d beats, %d were sent, %d skipped and %d failed; the receiver got %d. Nothing is left behind.",
+	d.say("Of %d checks, %d sent a heartbeat, %d skipped it and %d failed; the receiver got %d. Nothing is left behind.",
 		d.count[heartbeat.Sent]+d.count[heartbeat.Skipped]+d.count[heartbeat.Failed],
 		d.count[heartbeat.Sent], d.count[heartbeat.Skipped], d.count[heartbeat.Failed], d.receiver.got.Load())
 	return nil
@@ -187,20 +190,13 @@ func (d *demo) start(ctx context.Context) error {
 		}
 		cfg.DBs = append(cfg.DBs, dbConfig{
 			Path:    d.path(name + ".db"),
-			Replica: replicaConfig{URL: "file://" + filepath.ToSlash(d.path("replica", name)), SyncInterval: syncInterval(demoSync)},
+			Replica: replicaConfig{URL: "file://" + filepath.ToSlash(d.path("replica", name)), SyncInterval: demoSync},
 		})
-	}
-	// A pinger tries a connection that was refused again after 1 s and 3 s, which
-	// are minutes here: with a timeout of half a second it does not.
-	pinger, err := heartbeat.NewHTTPPinger(cfg.URL, &heartbeat.HTTPOptions{Timeout: 500 * time.Millisecond})
-	if err != nil {
-		return err
 	}
 	daemon, err := newDaemon(cfg, options{
 		logger:           slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{ReplaceAttr: d.onClock})),
 		litestreamLogger: slog.New(slog.DiscardHandler), // what it does is not what this shows
 		clock:            d.clock,
-		pinger:           pinger,
 		monitorInterval:  demoSync,
 		onResult:         func(r heartbeat.Result) { d.results <- r },
 	})

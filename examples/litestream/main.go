@@ -2,8 +2,9 @@
 // Litestream as a library, SQLite, and a heartbeat that leaves only while every
 // database is known to be in its replica.
 //
-//	go run .               demonstrates it on faults, in less than a minute
-//	go run . -config FILE  is the daemon, until SIGINT or SIGTERM
+//	go run .                              demonstrates it on faults, in less than a minute
+//	go run . -config FILE                 is the daemon, until SIGINT or SIGTERM, with replicas in files
+//	go run -tags backends . -config FILE  is the daemon with all replicas that Litestream has
 package main
 
 import (
@@ -24,6 +25,14 @@ const (
 	exitUsage  = 2 // the command line or the configuration is wrong
 )
 
+const usage = `Usage: litestream [-config file]
+
+Replicates SQLite databases with Litestream, and sends heartbeats while all are
+known to be in their replicas. README.md and litestream.yml, beside its source,
+say what goes into the file. It stops at SIGINT or SIGTERM, within ten seconds.
+
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Once told to stop, a second signal ends the process at once, even while a
@@ -35,6 +44,10 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (status int) {
 	flags := flag.NewFlagSet("litestream", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		flags.PrintDefaults()
+	}
 	configPath := flags.String("config", "", "replicate the databases in this YAML `file`; without it, a demonstration runs")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -54,7 +67,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (status i
 		return 0
 	}
 
-	cfg, err := loadConfig(*configPath)
+	return replicate(ctx, *configPath, stderr)
+}
+
+// replicate runs the daemon that a configuration describes.
+func replicate(ctx context.Context, configPath string, stderr io.Writer) (status int) {
+	cfg, err := loadConfig(configPath)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
@@ -66,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (status i
 		litestreamLogger: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", *configPath, err)
+		fmt.Fprintf(stderr, "%s: %v\n", configPath, err)
 		return exitUsage
 	}
 	if err := d.run(ctx); err != nil {

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/benbjohnson/litestream"
+	"github.com/benbjohnson/litestream/file"
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
 	"github.com/stretchr/testify/assert"
@@ -90,28 +91,45 @@ type system struct {
 	results []heartbeat.Result
 }
 
+func newSystem(t *testing.T) *system {
+	t.Helper()
+	s := &system{t: t, dir: t.TempDir(), clock: fastClock{time.Now()}, log: &buffer{}, receiver: receive(t)}
+	s.cfg = &config{Config: heartbeat.Config{URL: s.receiver.url(), Interval: demoInterval}}
+	return s
+}
+
+func receive(t *testing.T) *receiver {
+	t.Helper()
+	r, err := newReceiver()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.down()) })
+	return r
+}
+
 // start starts a daemon that replicates a database of each name, of which it
 // makes those that do not begin with "missing".
 func start(t *testing.T, names ...string) *system {
 	t.Helper()
-	s := &system{t: t, dir: t.TempDir(), clock: fastClock{time.Now()}, log: &buffer{}}
-	var err error
-	s.receiver, err = newReceiver()
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, s.receiver.down()) })
-
-	s.cfg = &config{Config: heartbeat.Config{URL: s.receiver.url(), Interval: demoInterval}}
+	s := newSystem(t)
 	for _, name := range names {
-		if !strings.HasPrefix(name, "missing") {
-			require.NoError(t, createDB(t.Context(), s.path(name)))
-		}
-		s.cfg.DBs = append(s.cfg.DBs, dbConfig{
-			Path:    s.path(name),
-			Replica: replicaConfig{URL: "file://" + s.replica(name), SyncInterval: syncInterval(demoSync)},
-		})
+		s.add(name)
 	}
 	s.run()
 	return s
+}
+
+// add adds a database, and makes it unless it is to be missing, and returns its
+// configuration.
+func (s *system) add(name string) *dbConfig {
+	s.t.Helper()
+	if !strings.HasPrefix(name, "missing") {
+		require.NoError(s.t, createDB(s.t.Context(), s.path(name)))
+	}
+	s.cfg.DBs = append(s.cfg.DBs, dbConfig{
+		Path:    s.path(name),
+		Replica: replicaConfig{URL: "file://" + s.replica(name), SyncInterval: demoSync},
+	})
+	return &s.cfg.DBs[len(s.cfg.DBs)-1]
 }
 
 func (s *system) path(name string) string    { return filepath.Join(s.dir, name) }
@@ -177,28 +195,21 @@ func TestDaemon_oneNeverSynced(t *testing.T) {
 	assert.True(t, s.daemon.reporters[1].LastSuccessfulSyncAt().IsZero())
 }
 
-// A database whose replica cannot be reached is not opened; it is watched all
-// the same, and the others are replicated.
+// An unreachable replica cannot be initialized.
+type unreachable struct{ *file.ReplicaClient }
+
+func (unreachable) Init(context.Context) error { return errors.New("no route to host") }
+
+// A database that cannot be opened is watched all the same, and the others are
+// replicated.
 func TestDaemon_oneFailsToOpen(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	nobody := listener.Addr().String()
-	require.NoError(t, listener.Close())
-
-	s := &system{t: t, dir: t.TempDir(), clock: fastClock{time.Now()}, log: &buffer{}}
-	s.receiver, err = newReceiver()
-	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, s.receiver.down()) })
-	require.NoError(t, createDB(t.Context(), s.path("a.db")))
-	require.NoError(t, createDB(t.Context(), s.path("b.db")))
-	s.cfg = &config{
-		Config: heartbeat.Config{URL: s.receiver.url(), Interval: demoInterval},
-		DBs: []dbConfig{
-			{Path: s.path("a.db"), Replica: replicaConfig{URL: "nats://" + nobody + "/bucket"}},
-			{Path: s.path("b.db"), Replica: replicaConfig{URL: "file://" + s.replica("b.db"), SyncInterval: syncInterval(demoSync)}},
-		},
-	}
+	s := newSystem(t)
+	litestream.RegisterReplicaClientFactory("unreachable", func(string, string, string, url.Values, *url.Userinfo) (litestream.ReplicaClient, error) {
+		return unreachable{file.NewReplicaClient(t.TempDir())}, nil
+	})
+	s.add("a.db").Replica.URL = "unreachable://host"
+	s.add("b.db")
 	s.run()
 	eventually(t, func() bool { return s.log.has("level=ERROR", `msg="database not opened"`, "db="+s.path("a.db")) }, "no error")
 	eventually(t, func() bool { return !s.daemon.reporters[1].LastSuccessfulSyncAt().IsZero() }, "the other is not replicated")
@@ -243,6 +254,94 @@ func TestDaemon_databaseFileDeleted(t *testing.T) {
 	eventually(t, func() bool { return s.count(heartbeat.Skipped, removed.Add(demoInterval)) >= 2 }, "beats go on")
 	assert.Zero(t, s.count(heartbeat.Sent, removed.Add(demoInterval)))
 	assert.True(t, s.log.has(`msg="heartbeat skipped" reason="last sync too old"`, "db="+s.path("a.db")), s.log)
+}
+
+// A database with a URL of its own has a heartbeat of its own, and the global one
+// does not stand for it.
+func TestDaemon_ownURL(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	own, fail := receive(t), receive(t)
+	s.add("a.db")
+	db := s.add("own.db")
+	db.URL, db.FailURL, db.Interval = own.url(), fail.url(), demoInterval
+	s.add("off.db").off = true
+	s.run()
+	eventually(t, func() bool { return own.got.Load() > 0 && s.receiver.got.Load() > 0 }, "no pings arrived")
+	assert.True(t, s.log.has("level=WARN", `msg="heartbeats are off"`, "db="+s.path("off.db")), s.log)
+	assert.False(t, s.log.has(`msg="heartbeats are off"`, "db="+s.path("a.db")), s.log)
+
+	require.NoError(t, os.Rename(s.replica("own.db"), s.path("away")))
+	require.NoError(t, os.Rename(s.replica("off.db"), s.path("away too")))
+	eventually(t, func() bool { return fail.got.Load() > 0 }, "no failure signal")
+	got, gotOwn := s.receiver.got.Load(), own.got.Load()
+	eventually(t, func() bool { return s.receiver.got.Load() >= got+2 }, "the global heartbeat stopped")
+	assert.Equal(t, gotOwn, own.got.Load(), "the own heartbeat went on")
+	assert.True(t, s.log.has("level=WARN", `msg="heartbeat skipped" reason="last sync too old"`, "db="+s.path("own.db")), s.log)
+	assert.False(t, s.log.has(`reason="last sync too old"`, "db="+s.path("a.db")), s.log)
+}
+
+// A replica that is broken costs neither the other databases their last sync nor
+// the program its good end.
+func TestDaemon_lastSyncFails(t *testing.T) {
+	t.Parallel()
+	assert.Less(t, shutdownTimeout, 10*time.Second, "what containers are given")
+	assert.Less(t, lastSyncTimeout, shutdownTimeout)
+	s := newSystem(t)
+	for _, name := range []string{"a.db", "broken.db", "b.db"} {
+		s.add(name)
+	}
+	s.cfg.URL = ""
+	d, err := newDaemon(s.cfg, options{
+		logger:           slog.New(slog.NewTextHandler(s.log, nil)),
+		litestreamLogger: slog.New(slog.DiscardHandler),
+		lastSyncTimeout:  50 * time.Millisecond,
+		shutdownTimeout:  patience,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	for _, name := range []string{"a.db", "broken.db", "b.db"} {
+		eventually(t, func() bool { return len(ltxFiles(t, s.replica(name))) > 0 }, "not replicated")
+	}
+	eventually(t, func() bool { // Litestream may be making the folder anew
+		if err := os.Rename(s.replica("broken.db"), filepath.Join(t.TempDir(), "away")); err != nil {
+			return false
+		}
+		return os.WriteFile(s.replica("broken.db"), []byte("a file, in which there can be no files"), 0o600) == nil
+	}, "not broken")
+	for _, name := range []string{"a.db", "broken.db", "b.db"} {
+		insert(t, s.path(name))
+	}
+	cancel()
+	require.ErrorContains(t, <-done, "last sync of "+s.path("broken.db")+": ")
+	assert.True(t, s.log.has(`msg="databases closed" databases=2`), s.log)
+	for _, name := range []string{"a.db", "b.db"} {
+		assert.Equal(t, rows(t, s.path(name)), rows(t, restore(t, s.replica(name))), name)
+	}
+}
+
+// What hangs for good is left behind.
+func TestDaemon_shutdownHangs(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.add("a.db")
+	release, result := make(chan struct{}), make(chan struct{}, 100)
+	d, err := newDaemon(s.cfg, options{
+		logger:           slog.New(slog.DiscardHandler),
+		litestreamLogger: slog.New(slog.DiscardHandler),
+		shutdownTimeout:  time.Millisecond,
+		onResult:         func(heartbeat.Result) { result <- struct{}{}; <-release },
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx) }()
+	<-result
+	cancel()
+	require.EqualError(t, <-done, "last sync: something hangs; given up after 1ms")
+	close(release)
 }
 
 // A *litestream.DB is a SyncReporter with nothing between.
@@ -309,7 +408,7 @@ func TestProgram_signals(t *testing.T) {
 			require.NoError(t, program.Wait(), log)
 			require.NoError(t, db.Close())
 
-			assert.True(t, log.has(`level=WARN msg="heartbeat skipped" reason="database not synced"`, "db="+dbPath), log)
+			assert.True(t, log.has("level=INFO msg=replicating", "db="+dbPath), log)
 			assert.True(t, log.has(`level=INFO msg="databases closed" databases=1`), log)
 			restored := rows(t, restore(t, dir+"/replica"))
 			assert.Contains(t, restored, "the last")
@@ -373,8 +472,14 @@ func openDB(t *testing.T) *litestream.DB {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
-	db, err := newDB(dbConfig{Path: filepath.Join(dir, "app.db"), Replica: replicaConfig{URL: "file://" + filepath.Join(dir, "replica")}})
+	return openReplicated(t, filepath.Join(dir, "app.db"), "file://"+filepath.Join(dir, "replica"))
+}
+
+func openReplicated(t *testing.T, path, url string) *litestream.DB {
+	t.Helper()
+	db, err := newDB(dbConfig{Path: path, Replica: replicaConfig{URL: url}})
 	require.NoError(t, err)
+	db.Replica.Client.SetLogger(slog.New(slog.DiscardHandler))
 	db.SetLogger(slog.New(slog.DiscardHandler))
 	db.MonitorInterval = 0
 	db.Replica.MonitorEnabled = false

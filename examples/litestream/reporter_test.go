@@ -24,23 +24,24 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	clock := heartbeattest.NewClock(time.Now())
-	b := &bench{newReporter(openDB(t), clock, time.Minute, slog.New(slog.DiscardHandler)), t, clock}
+	b := &bench{newReporter(openDB(t), clock, slog.New(slog.DiscardHandler)), t, clock}
+	b.every = time.Minute
 	require.NoError(t, b.db.SyncAndWait(t.Context()))
 	require.NoError(t, b.check(t.Context()))
 	require.Equal(t, clock.Now(), b.LastSuccessfulSyncAt())
 	return b
 }
 
-// checkLater checks a minute on, after Litestream has synced if it can.
+// checkLater checks when it is due, after Litestream has synced if it can.
 func (b *bench) checkLater() error {
-	b.clock.Advance(time.Minute)
+	b.clock.Advance(b.every)
 	_ = b.db.SyncAndWait(b.t.Context())
 	return b.check(b.t.Context())
 }
 
 func (b *bench) age() time.Duration { return b.clock.Now().Sub(b.LastSuccessfulSyncAt()) }
 
-func (b *bench) replica() string {
+func (b *bench) replicaDir() string {
 	return b.db.Replica.Client.(interface{ Path() string }).Path()
 }
 
@@ -54,14 +55,14 @@ func TestReporter_idle(t *testing.T) {
 func TestReporter_replicaGone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	require.NoError(t, os.Rename(b.replica(), b.replica()+"-away"))
+	require.NoError(t, os.Rename(b.replicaDir(), b.replicaDir()+"-away"))
 	before := b.db.LastSuccessfulSyncAt()
 	require.NoError(t, b.checkLater(), "the first time, it may be on its way")
 	require.EqualError(t, b.checkLater(), "replica is at transaction 0, the database at 1")
 	assert.Equal(t, 2*time.Minute, b.age())
 	assert.True(t, b.db.LastSuccessfulSyncAt().After(before), "Litestream has noticed: then this guard is not needed any more")
 
-	require.NoError(t, os.Rename(b.replica()+"-away", b.replica()))
+	require.NoError(t, os.Rename(b.replicaDir()+"-away", b.replicaDir()))
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())
 }
@@ -70,7 +71,7 @@ func TestReporter_replicaGone(t *testing.T) {
 func TestReporter_replicaDestroyedAndWrittenTo(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	require.NoError(t, os.RemoveAll(b.replica()))
+	require.NoError(t, os.RemoveAll(b.replicaDir()))
 	insert(t, b.Path())
 	require.EqualError(t, b.checkLater(), "replica cannot be restored: transaction not available")
 	assert.Equal(t, time.Minute, b.age())
@@ -82,7 +83,7 @@ func TestReporter_replicaDestroyedAndWrittenTo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())
-	assert.Equal(t, rows(t, b.Path()), rows(t, restore(t, b.replica())))
+	assert.Equal(t, rows(t, b.Path()), rows(t, restore(t, b.replicaDir())))
 }
 
 func TestReporter_fileDeleted(t *testing.T) {
@@ -130,12 +131,12 @@ func TestReporter_underLoad(t *testing.T) {
 
 func TestReporter_neverOpened(t *testing.T) {
 	t.Parallel()
-	r := newReporter(litestream.NewDB("/nowhere/app.db"), heartbeattest.NewClock(time.Now()), time.Minute, slog.New(slog.DiscardHandler))
+	r := newReporter(litestream.NewDB("/nowhere/app.db"), heartbeattest.NewClock(time.Now()), slog.New(slog.DiscardHandler))
 	require.Error(t, r.check(t.Context()))
 	assert.True(t, r.LastSuccessfulSyncAt().IsZero())
 }
 
-func TestReporter_judge(t *testing.T) {
+func TestReporter_compare(t *testing.T) {
 	t.Parallel()
 	type step struct {
 		local, remote, after ltx.TXID
@@ -156,11 +157,11 @@ func TestReporter_judge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			clock := heartbeattest.NewClock(time.Now())
-			r := newReporter(litestream.NewDB("app.db"), clock, time.Minute, nil)
+			r := newReporter(litestream.NewDB("app.db"), clock, nil)
 			for i, s := range steps {
 				clock.Advance(time.Minute)
 				r.syncedSeenAt = clock.Now()
-				err := r.judge(clock.Now(), s.local, s.remote, s.after)
+				err := r.compare(clock.Now(), s.local, s.remote, s.after)
 				if s.err == "" {
 					require.NoError(t, err, i)
 				} else {
@@ -174,6 +175,33 @@ func TestReporter_judge(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The first sync is proven soon after the start, also where checks are far apart.
+func TestReporter_start(t *testing.T) {
+	t.Parallel()
+	clock := heartbeattest.NewClock(time.Now())
+	r := newReporter(openDB(t), clock, slog.New(slog.DiscardHandler))
+	r.every = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run(ctx)
+	}()
+	for range 3 {
+		require.NoError(t, clock.BlockUntil(t.Context(), 1))
+		require.True(t, r.LastSuccessfulSyncAt().IsZero())
+		clock.Advance(startEvery)
+	}
+	require.NoError(t, clock.BlockUntil(t.Context(), 1))
+	require.NoError(t, r.db.SyncAndWait(t.Context()))
+	clock.Advance(startEvery)
+	require.NoError(t, clock.BlockUntil(t.Context(), 1))
+	require.Equal(t, clock.Now(), r.LastSuccessfulSyncAt())
+	cancel()
+	<-done
+	require.False(t, r.failing)
 }
 
 func TestReporter_runEndsWithItsContext(t *testing.T) {

@@ -1,0 +1,5 @@
+//go:build !backends
+
+package main
+
+const backendsBuilt = false
