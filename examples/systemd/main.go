@@ -132,12 +132,22 @@ func (s *service) run(ctx context.Context) error {
 	var replication sync.WaitGroup
 	defer replication.Wait()
 	defer func() { _ = notify(daemon.SdNotifyStopping) }()
-	replication.Go(func() { s.replicate(ctx, tracker, logger) })
+	tried := make(chan struct{})
+	replication.Go(func() { s.replicate(ctx, tracker, logger, sync.OnceFunc(func() { close(tried) })) })
+
+	// The first check waits for the first copy; but not for ever, since silence
+	// should have a line in the log that explains it.
+	select {
+	case <-tried:
+	case <-time.After(heartbeat.MinInterval):
+	case <-ctx.Done():
+	}
 	return monitor.Run(ctx)
 }
 
-// replicate copies the file again and again until ctx is done.
-func (s *service) replicate(ctx context.Context, tracker *heartbeat.SyncTracker, logger *slog.Logger) {
+// replicate copies the file again and again until ctx is done, and calls tried
+// after each time.
+func (s *service) replicate(ctx context.Context, tracker *heartbeat.SyncTracker, logger *slog.Logger, tried func()) {
 	for {
 		began := time.Now() // what is written meanwhile may not be in the copy
 		if err := copyFile(s.from, s.to); err != nil {
@@ -145,6 +155,7 @@ func (s *service) replicate(ctx context.Context, tracker *heartbeat.SyncTracker,
 		} else {
 			tracker.Record(began)
 		}
+		tried()
 		select {
 		case <-ctx.Done():
 			return
