@@ -16,8 +16,9 @@ type Collector struct {
 	monitor *heartbeat.Monitor
 	now     func() time.Time
 	checks  *prometheus.CounterVec
+	pings   *prometheus.CounterVec
 
-	healthy, lastSent, databaseHealthy, databaseAge *prometheus.Desc
+	healthy, interval, lastSent, databaseHealthy, databaseAge *prometheus.Desc
 }
 
 // NewMonitor is heartbeat.New with metrics: it also returns a Collector, to
@@ -29,8 +30,14 @@ func NewMonitor(pinger heartbeat.Pinger, reporters []heartbeat.SyncReporter, opt
 			Name: "heartbeat_checks_total",
 			Help: "Checks made, by outcome: sent, skipped or failed.",
 		}, []string{"outcome"}),
+		pings: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "heartbeat_pings_total",
+			Help: "Pings made, by target and outcome: sent or failed.",
+		}, []string{"target", "outcome"}),
 		healthy: prometheus.NewDesc("heartbeat_healthy",
 			"Whether there are databases and all of them are healthy.", nil, nil),
+		interval: prometheus.NewDesc("heartbeat_interval_seconds",
+			"Time between two heartbeats.", nil, nil),
 		lastSent: prometheus.NewDesc("heartbeat_last_sent_timestamp_seconds",
 			"When the latest heartbeat that was sent began; 0 if none was.", nil, nil),
 		databaseHealthy: prometheus.NewDesc("heartbeat_database_healthy",
@@ -50,7 +57,7 @@ func NewMonitor(pinger heartbeat.Pinger, reporters []heartbeat.SyncReporter, opt
 	}
 	onResult := o.OnResult
 	o.OnResult = func(result heartbeat.Result) {
-		c.checks.WithLabelValues(result.Outcome.String()).Inc()
+		c.count(result)
 		if onResult != nil {
 			onResult(result)
 		}
@@ -63,10 +70,27 @@ func NewMonitor(pinger heartbeat.Pinger, reporters []heartbeat.SyncReporter, opt
 	return c.monitor, c, nil
 }
 
+// count adds a Result to the counters. Two targets of one name share theirs: so
+// give each an HTTPOptions.Name where they are on one host.
+func (c *Collector) count(result heartbeat.Result) {
+	c.checks.WithLabelValues(result.Outcome.String()).Inc()
+	for _, target := range result.Targets {
+		name := validLabel(target.Name)
+		sent := c.pings.WithLabelValues(name, heartbeat.Sent.String()) // both, so that neither begins above 0
+		failed := c.pings.WithLabelValues(name, heartbeat.Failed.String())
+		if target.Err == nil {
+			sent.Inc()
+		} else {
+			failed.Inc()
+		}
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	c.checks.Describe(descs)
-	for _, desc := range []*prometheus.Desc{c.healthy, c.lastSent, c.databaseHealthy, c.databaseAge} {
+	c.pings.Describe(descs)
+	for _, desc := range []*prometheus.Desc{c.healthy, c.interval, c.lastSent, c.databaseHealthy, c.databaseAge} {
 		descs <- desc
 	}
 }
@@ -74,12 +98,14 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. It never waits for a ping.
 func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	c.checks.Collect(metrics)
+	c.pings.Collect(metrics)
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	status := c.monitor.Status()
 	now := c.now().Round(0) // by the wall clock, which goes on while the machine sleeps
 	gauge(c.healthy, toFloat(status.Healthy))
+	gauge(c.interval, status.Interval.Seconds())
 	// Where there is nothing to tell, the value is one that makes an alert fire:
 	// one on a series that is not there would never.
 	var lastSent float64
@@ -87,16 +113,40 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		lastSent = float64(at.UnixMilli()) / 1000
 	}
 	gauge(c.lastSent, lastSent)
-	for _, db := range status.Databases {
-		age := math.Inf(1)
-		if !db.LastSyncAt.IsZero() {
-			age = now.Sub(db.LastSyncAt).Seconds()
-		}
-		path := strings.ToValidUTF8(db.Path, "\uFFFD") // or the label is refused
-		gauge(c.databaseHealthy, toFloat(db.Healthy()), path)
-		gauge(c.databaseAge, age, path)
+	for path, db := range byLabel(status.Databases, now) {
+		gauge(c.databaseHealthy, toFloat(db.healthy), path)
+		gauge(c.databaseAge, db.age, path)
 	}
 }
+
+// A database is what is exported of one: its age is in seconds.
+type database struct {
+	healthy bool
+	age     float64
+}
+
+// byLabel returns the databases by the label that they get. Of two that share it,
+// as those of a Source may, the worse counts: a scrape that has one series twice is
+// refused as a whole.
+func byLabel(statuses []heartbeat.DatabaseStatus, now time.Time) map[string]database {
+	dbs := make(map[string]database, len(statuses))
+	for _, status := range statuses {
+		age := math.Inf(1)
+		if !status.LastSyncAt.IsZero() {
+			age = now.Sub(status.LastSyncAt).Seconds()
+		}
+		db := database{status.Healthy(), age}
+		path := validLabel(status.Path)
+		if other, ok := dbs[path]; ok {
+			db = database{db.healthy && other.healthy, max(db.age, other.age)}
+		}
+		dbs[path] = db
+	}
+	return dbs
+}
+
+// validLabel makes a label's value of text: what is not UTF-8 would be refused.
+func validLabel(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 func toFloat(b bool) float64 {
 	if b {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -56,14 +57,27 @@ heartbeat_database_healthy{path="/data/b.db"} HEALTHY_B
 # HELP heartbeat_healthy Whether there are databases and all of them are healthy.
 # TYPE heartbeat_healthy gauge
 heartbeat_healthy HEALTHY
+# HELP heartbeat_interval_seconds Time between two heartbeats.
+# TYPE heartbeat_interval_seconds gauge
+heartbeat_interval_seconds 300
 # HELP heartbeat_last_sent_timestamp_seconds When the latest heartbeat that was sent began; 0 if none was.
 # TYPE heartbeat_last_sent_timestamp_seconds gauge
 heartbeat_last_sent_timestamp_seconds LAST
 `
 
-// metrics fills in help, from "SENT 1 SKIPPED 0 …".
+// pings are the series that there are once a target was pinged.
+const pings = `# HELP heartbeat_pings_total Pings made, by target and outcome: sent or failed.
+# TYPE heartbeat_pings_total counter
+heartbeat_pings_total{outcome="failed",target="TARGET"} FAILED
+heartbeat_pings_total{outcome="sent",target="TARGET"} SENT
+`
+
+// metrics fills in help, and pings where there are some, from "SENT 1 SKIPPED 0 …".
 func metrics(values string) string {
 	text := help
+	if !strings.Contains(values, "SENT 0") {
+		text += strings.ReplaceAll(pings, "TARGET", "target 1")
+	}
 	for fields := strings.Fields(values); len(fields) > 0; fields = fields[2:] {
 		text = strings.ReplaceAll(text, " "+fields[0]+"\n", " "+fields[1]+"\n")
 	}
@@ -141,25 +155,89 @@ func TestNewMonitor(t *testing.T) {
 	}
 }
 
-// TestAlerts checks that the rules use what is exported, each of it, and nothing
-// else: an alert on a name that does not exist never fires.
+// TestAlerts checks that the rules, and their cases, use only what is exported: an
+// alert on a name that does not exist never fires.
 func TestAlerts(t *testing.T) {
-	rules, err := os.ReadFile("alerts.yml")
+	for _, file := range []string{"alerts.yml", "alerts_test.yml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, used := range regexp.MustCompile(`\bheartbeat_\w+|outcome="\w+"`).FindAllString(string(text), -1) {
+			if !strings.Contains(help+pings, used) {
+				t.Errorf("%s uses %s, which is not exported", file, used)
+			}
+		}
+	}
+}
+
+// TestTargets: each of several services has its own counters.
+func TestTargets(t *testing.T) {
+	clock := heartbeattest.NewClock(time.Unix(1_700_000_000, 0))
+	db := heartbeattest.NewReporter("/data/a.db")
+	db.Set(clock.Now())
+	fails := heartbeattest.NewPinger(clock)
+	fails.Fail(errors.New("no route to host"))
+	named := func(name string, p heartbeat.Pinger) heartbeat.Pinger { return target{p, name} }
+	monitor, collector, err := NewMonitor(
+		heartbeat.MultiPinger(named("Healthchecks", heartbeattest.NewPinger(clock)), named("status \xff page", fails)),
+		[]heartbeat.SyncReporter{db}, &heartbeat.Options{Clock: clock, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := func(text, pattern string) []string {
-		found := regexp.MustCompile(pattern).FindAllString(text, -1)
-		slices.Sort(found)
-		return slices.Compact(found)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(collector)
+	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	t.Cleanup(server.Close)
+	monitor.Beat(t.Context())
+	clock.Advance(time.Minute)
+	monitor.Beat(t.Context())
+	got := regexp.MustCompile(`(?m)^heartbeat_pings.*$`).FindAllString(scrape(t, server.URL), -1)
+	want := []string{
+		`heartbeat_pings_total{outcome="failed",target="Healthchecks"} 0`,
+		"heartbeat_pings_total{outcome=\"failed\",target=\"status \uFFFD page\"} 2",
+		`heartbeat_pings_total{outcome="sent",target="Healthchecks"} 2`,
+		"heartbeat_pings_total{outcome=\"sent\",target=\"status \uFFFD page\"} 0",
 	}
-	used, exported := names(string(rules), `\bheartbeat_\w+`), names(help, `\bheartbeat_\w+`)
-	if !slices.Equal(used, exported) {
-		t.Errorf("alerts.yml uses %q; exported are %q", used, exported)
+	if !slices.Equal(got, want) {
+		t.Errorf("scrape:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	for _, label := range names(string(rules), `outcome="\w+"`) {
-		if !strings.Contains(help, label) {
-			t.Errorf("alerts.yml uses %s", label)
+}
+
+// A target is a Pinger with a name of its own.
+type target struct {
+	heartbeat.Pinger
+	name string
+}
+
+func (t target) String() string { return t.name }
+
+// TestOnePathTwice: two databases of one path are one series, with the worse of each.
+func TestOnePathTwice(t *testing.T) {
+	clock := heartbeattest.NewClock(time.Unix(1_700_000_000, 0))
+	fresh, stale := heartbeattest.NewReporter("/data/a.db"), heartbeattest.NewReporter("/data/a.db")
+	fresh.Set(clock.Now())
+	stale.Set(clock.Now().Add(-time.Hour))
+	for _, set := range [][]heartbeat.SyncReporter{{fresh, stale}, {stale, fresh}} {
+		_, collector, err := NewMonitor(heartbeattest.NewPinger(clock), nil, &heartbeat.Options{
+			Clock:  clock,
+			Source: func() []heartbeat.SyncReporter { return set },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(collector)
+		server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+		t.Cleanup(server.Close)
+		got := scrape(t, server.URL)
+		for _, want := range []string{
+			"heartbeat_database_healthy{path=\"/data/a.db\"} 0\n",
+			"heartbeat_database_age_seconds{path=\"/data/a.db\"} 3600\n",
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("scrape:\n%s\nwant in it:\n%s", got, want)
+			}
 		}
 	}
 }
