@@ -128,7 +128,7 @@ func TestFakeClocksDriveRun(t *testing.T) {
 	}
 }
 
-// drive takes a Monitor through half an hour of good and bad luck.
+// drive takes a Monitor through 35 minutes of good and bad luck.
 func drive(t *testing.T, d driver) {
 	reporter := heartbeattest.NewReporter("/data/app.db")
 	pinger := heartbeattest.NewPinger(d.clock)
@@ -199,18 +199,27 @@ func drive(t *testing.T, d driver) {
 	step(5 * time.Minute)
 	check("nothing synced since minute 15", heartbeat.Skipped)
 
-	step(time.Minute)
-	check("nor a minute later", heartbeat.Skipped)
+	step(10 * time.Second)
+	check("nor ten seconds later", heartbeat.Skipped)
 
 	sync()
-	step(time.Minute)
-	check("the beat, once it has synced", heartbeat.Sent, 27*time.Minute)
+	step(10 * time.Second)
+	check("the beat, once it has synced", heartbeat.Sent, 25*time.Minute+20*time.Second)
 
 	sync()
-	step(3 * time.Minute)
-	check("back on the grid again", heartbeat.Sent, 30*time.Minute)
+	pinger.Fail(heartbeat.ErrNotSent)
+	step(4*time.Minute + 40*time.Second)
+	check("a ping that never leaves", heartbeat.Failed, 30*time.Minute)
 
-	require.Len(t, outcomes, 10)
+	pinger.Fail(nil)
+	step(10 * time.Second)
+	check("its retry ten seconds later", heartbeat.Sent, 30*time.Minute+10*time.Second)
+
+	sync()
+	step(4*time.Minute + 50*time.Second)
+	check("back on the grid again", heartbeat.Sent, 35*time.Minute)
+
+	require.Len(t, outcomes, 12)
 
 	cancel()
 	require.NoError(t, <-done)
