@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -48,8 +49,10 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		}
 		return nil
 	})
-	interval := flags.Duration("interval", heartbeat.DefaultInterval, "")
-	maxAge := flags.Duration("max-age", 0, "")
+	interval, maxAge := heartbeat.DefaultInterval, time.Duration(0)
+	flags.Func("interval", "", parseInto(&interval))
+	flags.Func("max-age", "", parseInto(&maxAge))
+	name := flags.String("name", "*", "")
 	once := flags.Bool("once", false, "")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Print(usage)
@@ -59,16 +62,16 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	} else if err != nil {
 		return 2, err
 	}
-	if *interval < heartbeat.MinInterval {
-		return 2, fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+	if err := checkFlags(interval, maxAge, *name); err != nil {
+		return 2, err
 	}
-	opts := &heartbeat.Options{Interval: *interval, MaxSyncAge: cmp.Or(*maxAge, *interval)}
+	opts := &heartbeat.Options{Interval: interval, MaxSyncAge: cmp.Or(maxAge, interval)}
 
 	level := slog.LevelInfo
 	if *once { // cron mails what is printed
 		level = slog.LevelWarn
 	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: inOurWords}))
 	var monitor *heartbeat.Monitor
 	var pinger heartbeat.Pinger
 	if url != "" {
@@ -78,18 +81,12 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		}
 	} else { // nothing is sent, and no log line may say so
 		opts.Logger = slog.New(slog.DiscardHandler)
-		opts.OnResult = func(heartbeat.Result) { report(monitor.Status()) }
+		opts.OnResult = func(heartbeat.Result) { report(monitor.Status(), time.Now()) }
 		pinger = heartbeat.PingerFunc(func(context.Context) error { return nil })
 	}
-	var trees []heartbeat.SyncReporter
-	for _, path := range flags.Args() {
-		if strings.HasPrefix(path, "-") || strings.Contains(path, "://") {
-			return 2, errors.New("flags and the URL go before the paths")
-		}
-		trees = append(trees, tree{heartbeat.NewSyncTracker(filepath.Clean(path))})
-	}
-	if len(trees) == 0 {
-		return 2, errors.New("no path to watch")
+	trees, err := newTrees(flags.Args(), *name)
+	if err != nil {
+		return 2, err
 	}
 	if monitor, err = heartbeat.New(pinger, trees, opts); err != nil {
 		return 2, err
@@ -125,15 +122,116 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	return 3, nil
 }
 
-func report(status heartbeat.Status) {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PATH\tLAST SYNC\tSTATE")
-	for _, db := range status.Databases {
-		last := "never"
-		if !db.LastSyncAt.IsZero() {
-			last = db.LastSyncAt.Format(time.RFC3339)
+// newTrees returns a tree for each path.
+func newTrees(paths []string, name string) (trees []heartbeat.SyncReporter, err error) {
+	given := make(map[string]bool)
+	for _, path := range paths {
+		if strings.HasPrefix(path, "-") || strings.Contains(path, "://") {
+			return nil, errors.New("flags and the URL go before the paths")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", db.Path, last, cmp.Or(db.Reason, "fresh"))
+		path = filepath.Clean(path)
+		if given[path] {
+			return nil, fmt.Errorf("path given twice: %s", path)
+		}
+		given[path] = true
+		trees = append(trees, tree{heartbeat.NewSyncTracker(path), name})
+	}
+	if len(trees) == 0 {
+		return nil, errors.New("no path to watch")
+	}
+	return trees, nil
+}
+
+func checkFlags(interval, maxAge time.Duration, name string) error {
+	if interval < heartbeat.MinInterval {
+		return fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+	}
+	if maxAge < 0 {
+		return errors.New("-max-age is negative")
+	}
+	if _, err := filepath.Match(name, ""); err != nil || name == "" || strings.ContainsRune(name, filepath.Separator) {
+		return errors.New("-name is not a pattern for a file's name, such as '*.sql.gz'")
+	}
+	return nil
+}
+
+// parseInto returns a flag's function that sets d to a duration, in which there may
+// be days: 1d, 1d12h.
+func parseInto(d *time.Duration) func(string) error {
+	return func(text string) error {
+		rest, days := text, 0
+		if before, after, ok := strings.Cut(text, "d"); ok {
+			var err error
+			if days, err = strconv.Atoi(before); err != nil || days < 0 || days > 10_000 {
+				return errNotDuration
+			}
+			rest = cmp.Or(after, "0s")
+		}
+		parsed, err := time.ParseDuration(rest)
+		if err != nil {
+			return errNotDuration
+		}
+		*d = time.Duration(days)*24*time.Hour + parsed
+		return nil
+	}
+}
+
+var errNotDuration = errors.New("it is not a duration, such as 90m, 25h or 1d")
+
+// words are what the library says of databases, as it is said of files.
+var words = map[string]string{
+	string(heartbeat.ReasonNotSynced): "no file",
+	string(heartbeat.ReasonStale):     "newest file too old",
+	string(heartbeat.ReasonFuture):    "newest file dated ahead",
+}
+
+func inWords(reason string) string { return cmp.Or(words[reason], reason) }
+
+// inOurWords makes a log line one about files: this program has no database.
+func inOurWords(_ []string, a slog.Attr) slog.Attr {
+	switch a.Key {
+	case "reason":
+		a.Value = slog.StringValue(inWords(a.Value.String()))
+	case "db":
+		a.Key = "path"
+	case "last_sync":
+		a.Key = "newest_file"
+	case "databases":
+		a.Key = "paths"
+	}
+	return a
+}
+
+func report(status heartbeat.Status, now time.Time) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PATH\tNEWEST FILE\tAGE\tSTATE")
+	for _, db := range status.Databases {
+		newest, age, state := "none", "-", "fresh"
+		if !db.LastSyncAt.IsZero() {
+			newest, age = db.LastSyncAt.Format(time.RFC3339), formatAge(now.Sub(db.LastSyncAt))
+		}
+		if !db.Healthy() {
+			state = inWords(string(db.Reason))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", db.Path, newest, age, state)
 	}
 	w.Flush()
+}
+
+// formatAge returns an age as people say it: 12s, 3m, 5h07m, 2d03h.
+func formatAge(age time.Duration) string {
+	if age < 0 {
+		return "-" + formatAge(-age)
+	}
+	minutes := int(age.Minutes())
+	switch hours := minutes / 60; {
+	case minutes == 0:
+		return fmt.Sprintf("%ds", int(age.Seconds()))
+	case hours == 0:
+		return fmt.Sprintf("%dm", minutes)
+	case hours < 24:
+		return fmt.Sprintf("%dh%02dm", hours, minutes%60)
+	default:
+		return fmt.Sprintf("%dd%02dh", hours/24, hours%24)
+	}
 }

@@ -92,12 +92,20 @@ func file(t *testing.T, age time.Duration, elem ...string) string {
 	at := time.Now().Add(-age)
 	if err := cmp.Or(
 		os.MkdirAll(filepath.Dir(path), 0o755),
-		os.WriteFile(path, nil, 0o644),
+		os.WriteFile(path, []byte("data"), 0o644),
 		os.Chtimes(path, at, at),
 	); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// empty makes a file empty. Its time is now.
+func empty(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func symlink(t *testing.T, to, from string) string {
@@ -122,24 +130,46 @@ func TestOnce(t *testing.T) {
 			file(t, 0, dir, "deep", "down", "new")
 			file(t, time.Hour, dir, "older")
 		}},
-		{name: "a stale tree", code: 1, stderr: []string{`level=WARN msg="heartbeat skipped" reason="last sync too old" db=`, "last_sync="},
+		{name: "a stale tree", code: 1, stderr: []string{`level=WARN msg="heartbeat skipped" reason="newest file too old" path=`, "newest_file="},
 			make: func(t *testing.T, dir string) { file(t, 6*time.Minute, dir, "old") }},
 		{name: "a tree within its own age", args: []string{"-max-age", "25h"},
 			make: func(t *testing.T, dir string) { file(t, 24*time.Hour, dir, "old") }},
+		{name: "days", args: []string{"-max-age", "1d1h"},
+			make: func(t *testing.T, dir string) { file(t, 24*time.Hour+30*time.Minute, dir, "old") }},
+		{name: "older than a day", args: []string{"-max-age", "1d"}, code: 1, stderr: []string{`reason="newest file too old"`},
+			make: func(t *testing.T, dir string) { file(t, 24*time.Hour+30*time.Minute, dir, "old") }},
 		{name: "a longer interval", args: []string{"-interval", "10m"},
 			make: func(t *testing.T, dir string) { file(t, 6*time.Minute, dir, "old") }},
-		{name: "an empty tree", code: 1, stderr: []string{`reason="database not synced"`},
+		{name: "an empty tree", code: 1, stderr: []string{`reason="no file"`},
 			make: func(t *testing.T, dir string) { _ = os.Mkdir(filepath.Join(dir, "empty"), 0o755) }},
-		{name: "a file was deleted", code: 1, stderr: []string{`reason="last sync too old"`},
+		{name: "an empty file", code: 1, stderr: []string{`reason="no file"`},
+			make: func(t *testing.T, dir string) { empty(t, file(t, 0, dir, "new")) }},
+		{name: "an empty file after a good one", code: 1, stderr: []string{`reason="newest file too old"`},
+			make: func(t *testing.T, dir string) {
+				file(t, time.Hour, dir, "old")
+				empty(t, file(t, 0, dir, "new"))
+			}},
+		{name: "a name", args: []string{"-name", "*.gz"},
+			make: func(t *testing.T, dir string) { file(t, 0, dir, "deep", "new.gz") }},
+		{name: "another name", args: []string{"-name", "*.gz"}, code: 1, stderr: []string{`reason="newest file too old"`},
+			make: func(t *testing.T, dir string) {
+				file(t, time.Hour, dir, "old.gz")
+				file(t, 0, dir, "new.gz.part")
+			}},
+		{name: "a file that is the path has any name", args: []string{"-name", "*.gz"}, make: func(t *testing.T, dir string) {
+			_ = os.Remove(dir)
+			file(t, 0, dir)
+		}},
+		{name: "a file was deleted", code: 1, stderr: []string{`reason="newest file too old"`},
 			make: func(t *testing.T, dir string) {
 				file(t, time.Hour, dir, "old")
 				_ = os.Remove(file(t, 0, dir, "new"))
 			}},
-		{name: "missing", code: 1, stderr: []string{`msg="cannot read all of a path"`, "no such file or directory", `reason="database not synced"`},
+		{name: "missing", code: 1, stderr: []string{`msg="cannot read all of a path"`, "no such file or directory", `reason="no file"`},
 			make: func(t *testing.T, dir string) { _ = os.Remove(dir) }},
-		{name: "no regular file", code: 1, stderr: []string{`reason="database not synced"`},
+		{name: "no regular file", code: 1, stderr: []string{`reason="no file"`},
 			make: func(t *testing.T, dir string) { _ = syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o644) }},
-		{name: "a link in the tree", code: 1, stderr: []string{`reason="last sync too old"`},
+		{name: "a link in the tree", code: 1, stderr: []string{`reason="newest file too old"`},
 			make: func(t *testing.T, dir string) {
 				file(t, time.Hour, dir, "old")
 				symlink(t, file(t, 0, t.TempDir(), "new"), filepath.Join(dir, "link"))
@@ -153,13 +183,13 @@ func TestOnce(t *testing.T) {
 			_ = os.Remove(dir)
 			symlink(t, "nowhere", dir)
 		}},
-		{name: "only a file from the future", code: 1, stderr: []string{`reason="last sync in the future"`},
+		{name: "only a file from the future", code: 1, stderr: []string{`reason="newest file dated ahead"`},
 			make: func(t *testing.T, dir string) { file(t, -time.Hour, dir, "ahead") }},
 		{name: "a file from the future hides no fresh one", make: func(t *testing.T, dir string) {
 			file(t, 0, dir, "a")
 			file(t, -time.Hour, dir, "b")
 		}},
-		{name: "a file from the future does not make a stale tree fresh", code: 1, stderr: []string{`reason="last sync too old"`},
+		{name: "a file from the future does not make a stale tree fresh", code: 1, stderr: []string{`reason="newest file too old"`},
 			make: func(t *testing.T, dir string) {
 				file(t, -time.Hour, dir, "a")
 				file(t, time.Hour, dir, "b")
@@ -214,7 +244,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
-	fresh, stale := file(t, time.Second, dir, "a"), file(t, time.Hour, dir, "stale", "b")
+	fresh, stale := file(t, 150*time.Second, dir, "a"), file(t, 49*time.Hour+30*time.Minute, dir, "stale", "b")
 	stamp := func(path string) string {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -224,8 +254,8 @@ func TestReport(t *testing.T) {
 	}
 	code, stdout, stderr := runProgram(t, exec.Command(program, "-once", fresh))
 	pad := strings.Repeat(" ", len(fresh)-len("PATH"))
-	padStamp := strings.Repeat(" ", len(stamp(fresh))-len("LAST SYNC"))
-	want := fmt.Sprintf("PATH%s  LAST SYNC%s  STATE\n%s  %s  fresh\n", pad, padStamp, fresh, stamp(fresh))
+	padStamp := strings.Repeat(" ", len(stamp(fresh))-len("NEWEST FILE"))
+	want := fmt.Sprintf("PATH%s  NEWEST FILE%s  AGE  STATE\n%s  %s  2m   fresh\n", pad, padStamp, fresh, stamp(fresh))
 	if code != 0 || stdout != want || stderr != "" {
 		t.Errorf("exit status %d, standard error %q, report:\n%s\nwant:\n%s", code, stderr, stdout, want)
 	}
@@ -233,11 +263,11 @@ func TestReport(t *testing.T) {
 	cmd := exec.Command(program, "-once", "a", "stale/", "none")
 	cmd.Dir = dir
 	code, stdout, stderr = runProgram(t, cmd)
-	want = "PATH   LAST SYNC" + padStamp + "  STATE\n" +
-		"a      " + stamp(fresh) + "  fresh\n" +
-		"stale  " + stamp(stale) + "  last sync too old\n" +
-		"none   never" + strings.Repeat(" ", len(stamp(stale))-len("never")) + "  database not synced\n"
-	if code != 1 || stdout != want || !strings.Contains(stderr, "db=none") {
+	want = "PATH   NEWEST FILE" + padStamp + "  AGE    STATE\n" +
+		"a      " + stamp(fresh) + "  2m     fresh\n" +
+		"stale  " + stamp(stale) + "  2d01h  newest file too old\n" +
+		"none   none" + strings.Repeat(" ", len(stamp(stale))-len("none")) + "  -      no file\n"
+	if code != 1 || stdout != want || !strings.Contains(stderr, "path=none") {
 		t.Errorf("exit status %d, standard error %q, report:\n%s\nwant:\n%s", code, stderr, stdout, want)
 	}
 }
@@ -254,19 +284,41 @@ func TestUsage(t *testing.T) {
 		{nil, "no path to watch"},
 		{[]string{"-nonsense", "."}, "not defined: -nonsense"},
 		{[]string{"-interval", "soon", "."}, `invalid value "soon" for flag -interval`},
+		{[]string{"-max-age", "1 day", "."}, `invalid value "1 day" for flag -max-age: it is not a duration, such as 90m, 25h or 1d`},
+		{[]string{"-max-age", "-1d", "."}, "for flag -max-age"},
+		{[]string{"-name", "[", "."}, "-name is not a pattern"},
+		{[]string{"-name", "backups/*", "."}, "-name is not a pattern"},
+		{[]string{"-name", "", "."}, "-name is not a pattern"},
 		{[]string{"-interval", "59s", "."}, "-interval is below 1m0s"},
-		{[]string{"-max-age", "-1s", "."}, "negative"},
+		{[]string{"-max-age", "-1s", "."}, "-max-age is negative"},
 		{[]string{".", "-once"}, "flags and the URL go before the paths"},
 		{[]string{"https://hc-ping.com/" + secret, "."}, "flags and the URL go before the paths"},
 		{[]string{"-url", "", "."}, "is empty"},
 		{[]string{"-url", "hc-ping.com/" + secret, "."}, "has no scheme"},
 		{[]string{"-interval", "https://hc-ping.com/" + secret, "."}, "a URL stands where none belongs"},
-		{[]string{"a", "./a/"}, "duplicate database path: a"},
+		{[]string{"a", "./a/"}, "path given twice: a"},
 	} {
 		code, stdout, stderr := runProgram(t, exec.Command(program, tt.args...))
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "watchfiles: ") ||
 			!strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: exit status %d, printed %s%s", tt.args, code, stdout, stderr)
+		}
+	}
+}
+
+func TestFormatAge(t *testing.T) {
+	for age, want := range map[time.Duration]string{
+		0:                             "0s",
+		59*time.Second + 999:          "59s",
+		time.Minute:                   "1m",
+		59*time.Minute + 59:           "59m",
+		5*time.Hour + 7*time.Minute:   "5h07m",
+		24 * time.Hour:                "1d00h",
+		51*time.Hour + 59*time.Minute: "2d03h",
+		-90 * time.Minute:             "-1h30m",
+	} {
+		if got := formatAge(age); got != want {
+			t.Errorf("%v: %s, want %s", age, got, want)
 		}
 	}
 }
@@ -350,7 +402,7 @@ func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var log bytes.Buffer
-		watched := tree{heartbeat.NewSyncTracker(dir)}
+		watched := tree{heartbeat.NewSyncTracker(dir), "*"}
 		walks := 0
 		var done sync.WaitGroup
 		done.Go(func() {
@@ -408,7 +460,7 @@ func TestVanish(t *testing.T) {
 			}
 		}
 	})
-	watched := tree{heartbeat.NewSyncTracker(dir)}
+	watched := tree{heartbeat.NewSyncTracker(dir), "*"}
 	for range 100 {
 		if at, err := watched.newest(t.Context(), time.Now().Add(time.Hour)); err != nil || at.IsZero() {
 			t.Errorf("newest file of %v, error %v", at, err)
@@ -424,7 +476,7 @@ func TestWalkEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	path := file(t, 0, t.TempDir(), "new")
-	if _, err := (tree{heartbeat.NewSyncTracker(path)}).newest(ctx, time.Now()); !errors.Is(err, context.Canceled) {
+	if _, err := (tree{heartbeat.NewSyncTracker(path), "*"}).newest(ctx, time.Now()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }

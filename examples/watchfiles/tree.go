@@ -14,7 +14,10 @@ import (
 
 // A tree is a file or a directory whose newest file is its last sync. Walking it
 // may take long, or for ever on a dead network mount, so no check waits for that.
-type tree struct{ *heartbeat.SyncTracker }
+type tree struct {
+	*heartbeat.SyncTracker
+	name string // pattern of the names of files in it that count
+}
 
 // watch walks the tree again and again until ctx is done. What it found is at
 // most a minute older than a check needs it, or as old as a walk takes.
@@ -26,7 +29,7 @@ func (t tree) watch(ctx context.Context, maxAge time.Duration, logger *slog.Logg
 			return
 		}
 		if err != nil {
-			logger.Warn("cannot read all of a path", "db", t.Path(), "error", err)
+			logger.Warn("cannot read all of a path", "path", t.Path(), "error", err)
 		}
 		t.Record(at)
 		walked()
@@ -37,8 +40,9 @@ func (t tree) watch(ctx context.Context, maxAge time.Duration, logger *slog.Logg
 	}
 }
 
-// newest returns the latest modification time of a regular file in the tree, and
-// the first error. One after limit says nothing, but hides no other: it is
+// newest returns the latest modification time of a regular file in the tree that is
+// not empty and has the right name, and the first error. A file that is the whole
+// tree may have any name. A time after limit says nothing, but hides no other: it is
 // returned if there is none. Symbolic links in the tree are not followed, since
 // what they lead to may change for other reasons.
 func (t tree) newest(ctx context.Context, limit time.Time) (latest time.Time, first error) {
@@ -56,7 +60,8 @@ func (t tree) newest(ctx context.Context, limit time.Time) (latest time.Time, fi
 		case path != root && errors.Is(err, fs.ErrNotExist): // vanished during the walk
 		case err != nil:
 			first = cmp.Or(first, err)
-		case !info.Mode().IsRegular():
+		case !info.Mode().IsRegular() || info.Size() == 0: // a backup that failed leaves an empty file behind
+		case path != root && !matches(t.name, entry.Name()):
 		case info.ModTime().After(limit):
 			ahead = info.ModTime()
 		case info.ModTime().After(latest):
@@ -68,4 +73,9 @@ func (t tree) newest(ctx context.Context, limit time.Time) (latest time.Time, fi
 		latest = ahead
 	}
 	return latest, cmp.Or(first, err)
+}
+
+func matches(pattern, name string) bool {
+	ok, _ := filepath.Match(pattern, name) // checkFlags has tried the pattern
+	return ok
 }
