@@ -39,78 +39,75 @@ func main() {
 	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string) (code int, err error) {
+// settings are what the command line and the environment ask for.
+type settings struct {
+	url              string // empty: only report
+	interval, maxAge time.Duration
+	name             string
+	once             bool
+	paths            []string
+}
+
+func parse(args []string) (*settings, error) {
+	s := &settings{url: os.Getenv("HEARTBEAT_URL"), interval: heartbeat.DefaultInterval}
 	flags := flag.NewFlagSet("watchfiles", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	url := os.Getenv("HEARTBEAT_URL")
-	flags.Func("url", "", func(s string) error {
-		if url = s; s == "" { // an unset variable in a crontab is no wish to only report
+	flags.Func("url", "", func(url string) error {
+		if s.url = url; url == "" { // an unset variable in a crontab is no wish to only report
 			return errors.New("is empty")
 		}
 		return nil
 	})
-	interval, maxAge := heartbeat.DefaultInterval, time.Duration(0)
-	flags.Func("interval", "", parseInto(&interval))
-	flags.Func("max-age", "", parseInto(&maxAge))
-	name := flags.String("name", "*", "")
-	once := flags.Bool("once", false, "")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+	flags.Func("interval", "", parseInto(&s.interval))
+	flags.Func("max-age", "", parseInto(&s.maxAge))
+	flags.StringVar(&s.name, "name", "*", "")
+	flags.BoolVar(&s.once, "once", false, "")
+	if err := flags.Parse(args); err != nil && strings.Contains(err.Error(), "://") {
+		return nil, errors.New("a URL stands where none belongs") // without quoting it, as err does
+	} else if err != nil {
+		return nil, err
+	}
+	s.paths = flags.Args()
+	return s, s.check()
+}
+
+func (s *settings) check() error {
+	if s.interval < heartbeat.MinInterval {
+		return fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+	}
+	if s.maxAge < 0 {
+		return errors.New("-max-age is negative")
+	}
+	s.maxAge = cmp.Or(s.maxAge, s.interval)
+	if _, err := filepath.Match(s.name, ""); err != nil || s.name == "" || strings.ContainsRune(s.name, filepath.Separator) {
+		return errors.New("-name is not a pattern for a file's name, such as '*.sql.gz'")
+	}
+	return nil
+}
+
+func run(ctx context.Context, args []string) (code int, err error) {
+	s, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
 		fmt.Print(usage)
 		return 0, nil
-	} else if err != nil && strings.Contains(err.Error(), "://") {
-		return 2, errors.New("a URL stands where none belongs") // without quoting it, as err does
 	} else if err != nil {
 		return 2, err
 	}
-	if err := checkFlags(interval, maxAge, *name); err != nil {
-		return 2, err
-	}
-	opts := &heartbeat.Options{Interval: interval, MaxSyncAge: cmp.Or(maxAge, interval)}
-
-	level := slog.LevelInfo
-	if *once { // cron mails what is printed
-		level = slog.LevelWarn
-	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: inOurWords}))
-	var monitor *heartbeat.Monitor
-	var pinger heartbeat.Pinger
-	if url != "" {
-		opts.Logger = logger
-		if pinger, err = heartbeat.NewHTTPPinger(url, &heartbeat.HTTPOptions{RedactURL: true}); err != nil {
-			return 2, err
-		}
-	} else { // nothing is sent, and no log line may say so
-		opts.Logger = slog.New(slog.DiscardHandler)
-		opts.OnResult = func(heartbeat.Result) { report(monitor.Status(), time.Now()) }
-		pinger = heartbeat.PingerFunc(func(context.Context) error { return nil })
-	}
-	trees, err := newTrees(flags.Args(), *name)
+	trees, err := newTrees(s.paths, s.name)
 	if err != nil {
 		return 2, err
 	}
-	if monitor, err = heartbeat.New(pinger, trees, opts); err != nil {
+	level := slog.LevelInfo
+	if s.once { // cron mails what is printed
+		level = slog.LevelWarn
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: inOurWords}))
+	monitor, err := s.newMonitor(trees, logger)
+	if err != nil {
 		return 2, err
 	}
-
-	// The first check waits for the first walks, but not for ever: silence
-	// should have a line in the log that explains it.
-	var first sync.WaitGroup
-	first.Add(len(trees))
-	for _, t := range trees {
-		go t.(tree).watch(ctx, opts.MaxSyncAge, logger, sync.OnceFunc(first.Done))
-	}
-	walked := make(chan struct{})
-	go func() { first.Wait(); close(walked) }()
-	timeout := time.After(heartbeat.MinInterval)
-	if *once {
-		timeout = nil
-	}
-	select {
-	case <-walked:
-	case <-timeout:
-	case <-ctx.Done():
-	}
-	if !*once {
+	s.walk(ctx, trees, logger)
+	if !s.once {
 		return 0, monitor.Run(ctx)
 	}
 	switch result := monitor.Beat(ctx); {
@@ -120,6 +117,44 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		return 0, nil
 	}
 	return 3, nil
+}
+
+// newMonitor returns a Monitor that sends heartbeats, or one that only reports.
+func (s *settings) newMonitor(trees []heartbeat.SyncReporter, logger *slog.Logger) (monitor *heartbeat.Monitor, err error) {
+	opts := &heartbeat.Options{Interval: s.interval, MaxSyncAge: s.maxAge, Logger: logger}
+	if s.url != "" {
+		pinger, err := heartbeat.NewHTTPPinger(s.url, &heartbeat.HTTPOptions{RedactURL: true})
+		if err != nil {
+			return nil, err
+		}
+		return heartbeat.New(pinger, trees, opts)
+	}
+	opts.Logger = slog.New(slog.DiscardHandler) // nothing is sent, and no log line may say so
+	opts.OnResult = func(heartbeat.Result) { report(monitor.Status(), time.Now()) }
+	monitor, err = heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { return nil }), trees, opts)
+	return monitor, err
+}
+
+// walk starts to walk the trees, and waits for the first walk of each, so that the
+// first check has something to go by. Unless there is only that one check it does
+// not wait for ever: silence should have a line in the log that explains it.
+func (s *settings) walk(ctx context.Context, trees []heartbeat.SyncReporter, logger *slog.Logger) {
+	var first sync.WaitGroup
+	first.Add(len(trees))
+	for _, t := range trees {
+		go t.(tree).watch(ctx, s.maxAge, logger, sync.OnceFunc(first.Done))
+	}
+	walked := make(chan struct{})
+	go func() { first.Wait(); close(walked) }()
+	timeout := time.After(heartbeat.MinInterval)
+	if s.once {
+		timeout = nil
+	}
+	select {
+	case <-walked:
+	case <-timeout:
+	case <-ctx.Done():
+	}
 }
 
 // newTrees returns a tree for each path.
@@ -140,19 +175,6 @@ func newTrees(paths []string, name string) (trees []heartbeat.SyncReporter, err 
 		return nil, errors.New("no path to watch")
 	}
 	return trees, nil
-}
-
-func checkFlags(interval, maxAge time.Duration, name string) error {
-	if interval < heartbeat.MinInterval {
-		return fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
-	}
-	if maxAge < 0 {
-		return errors.New("-max-age is negative")
-	}
-	if _, err := filepath.Match(name, ""); err != nil || name == "" || strings.ContainsRune(name, filepath.Separator) {
-		return errors.New("-name is not a pattern for a file's name, such as '*.sql.gz'")
-	}
-	return nil
 }
 
 // parseInto returns a flag's function that sets d to a duration, in which there may

@@ -76,6 +76,6 @@ func (t tree) newest(ctx context.Context, limit time.Time) (latest time.Time, fi
 }
 
 func matches(pattern, name string) bool {
-	ok, _ := filepath.Match(pattern, name) // checkFlags has tried the pattern
+	ok, _ := filepath.Match(pattern, name) // settings.check has tried the pattern
 	return ok
 }
