@@ -7,7 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -293,7 +293,7 @@ func TestOnPrimary(t *testing.T) {
 	primary := c.server(t, "primary")
 	w := newWatch(t, primary.db, "one")
 	w.want(heartbeat.ReasonNotSynced)
-	if err := w.poll(); err == nil || !strings.Contains(err.Error(), `no standby named "one" is connected`) {
+	if err := w.poll(); err == nil || !strings.Contains(err.Error(), `no standby named "one" is connected to this server (none is)`) {
 		t.Errorf("with no standby: error %v", err)
 	}
 	standby := c.standby(t, primary, "one")
@@ -308,9 +308,16 @@ func TestOnPrimary(t *testing.T) {
 	standby.setPaused(t, true) // connected, but not replaying
 	primary.exec(t, "INSERT INTO t VALUES (1)")
 	eventually(t, "there is nothing to replay", func() bool { return w.poll() == nil && len(w.replica.targets) > 0 })
+	paused := w.clock.Now()
 	w.wantAging()
+	if b := w.replica.Behind(); b == nil || b.Bytes <= 0 || b.Since.After(paused) {
+		t.Errorf("with replay paused at %v: behind %+v", paused, b)
+	}
 	standby.setPaused(t, false)
 	w.wantSynced()
+	if b := w.replica.Behind(); b != nil {
+		t.Errorf("once replay goes on: behind %+v", b)
+	}
 
 	thaw := standby.freeze(t) // the primary still takes it for connected
 	time.Sleep(time.Second)   // for what was on its way
@@ -332,7 +339,10 @@ func TestOnPrimary(t *testing.T) {
 	w.wantSynced()
 	standby.exec(t, "ALTER SYSTEM SET primary_conninfo = 'application_name=two host="+primary.dir()+" user=postgres'")
 	standby.exec(t, "SELECT pg_reload_conf()")
-	eventually(t, "the standby is still called one", func() bool { return w.poll() != nil })
+	eventually(t, "the standby is still called one", func() bool {
+		err := w.poll()
+		return err != nil && strings.Contains(err.Error(), `no standby named "one" is connected to this server (connected: two)`)
+	})
 	newWatch(t, primary.db, "two").wantSynced()
 	c.standby(t, primary, "two")
 	two := newWatch(t, primary.db, "two")
@@ -362,9 +372,16 @@ func TestOnStandby(t *testing.T) {
 	standby.setPaused(t, true)
 	primary.exec(t, "INSERT INTO t VALUES (1)")
 	eventually(t, "there is nothing to replay", func() bool { return w.poll() == nil && len(w.replica.targets) > 0 })
+	paused := w.clock.Now()
 	w.wantAging()
+	if b := w.replica.Behind(); b == nil || b.Bytes <= 0 || b.Since.After(paused) {
+		t.Errorf("with replay paused at %v: behind %+v", paused, b)
+	}
 	standby.setPaused(t, false)
 	w.wantSynced()
+	if b := w.replica.Behind(); b != nil {
+		t.Errorf("once replay goes on: behind %+v", b)
+	}
 
 	primary.stop()
 	eventually(t, "a stopped primary is streamed from", func() bool { return w.poll() != nil })
@@ -392,7 +409,11 @@ func testRun(t *testing.T, args ...string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, append(args, "-url", service.URL+"/secret"), &log, 50*time.Millisecond) }()
+	s, err := parse(append(args, "-url", service.URL+"/secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { done <- s.run(ctx, &log, 50*time.Millisecond) }()
 	select {
 	case <-pings:
 	case <-ctx.Done():
@@ -413,13 +434,83 @@ func TestUsage(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "ping URL is empty"},
-		{[]string{"-url", "/secret"}, "has no scheme"},
-		{[]string{"-url", "http://localhost/secret", "-dsn", "host=localhost password=secret port=none"}, "port"},
+		{nil, "-url, or HEARTBEAT_URL: heartbeat: ping URL is empty"},
+		{[]string{"-url", "/secret"}, "-url, or HEARTBEAT_URL: heartbeat: ping URL has no scheme"},
+		{[]string{"-url", "http://localhost/secret", "-dsn", "host=localhost password=secret port=none"}, "-dsn: "},
 		{[]string{"-nonsense"}, "not defined: -nonsense"},
+		{[]string{"-interval", "soon"}, `invalid value "soon" for flag -interval`},
+		{[]string{"-interval", "59s"}, "-interval is below 1m0s"},
+		{[]string{"-interval", "http://localhost/secret"}, "a URL stands where none belongs"},
+		{[]string{"-dsn", "host=db1", "user=secret"}, "quote a -dsn that has spaces"},
 	} {
-		if err := run(t.Context(), tt.args, io.Discard, pollEvery); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%q: error %v", tt.args, err)
+		if _, err := parse(tt.args); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: error %v, want %q", tt.args, err, tt.want)
+		}
+	}
+}
+
+// TestExit runs the program: a usage error is one line, and the exit status is 2.
+func TestExit(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "postgres")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{[]string{"-nonsense"}, 2, "", "postgres: flag provided but not defined: -nonsense\n"},
+		{[]string{"-h"}, 0, "Usage: postgres [flags]\n", ""},
+	} {
+		var stdout, stderr bytes.Buffer
+		cmd := exec.Command(program, tt.args...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		_ = cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != tt.code || !strings.HasPrefix(stdout.String(), tt.stdout) || stderr.String() != tt.stderr {
+			t.Errorf("%q: exit status %d, printed\n%s%s", tt.args, code, &stdout, &stderr)
+		}
+	}
+}
+
+// TestSaid: the log says what has changed, and a lag again when it has doubled.
+func TestSaid(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	gone := errors.New("gone")
+	var log bytes.Buffer
+	s := &said{path: "one", logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))}
+	for i, step := range []struct {
+		err  error
+		lag  time.Duration
+		want string
+	}{
+		{nil, 0, ""},
+		{nil, 59 * time.Second, ""},
+		{nil, time.Minute, `level=WARN msg="the standby lags" db=one lag=1m0s bytes=7`},
+		{nil, 119 * time.Second, ""},
+		{nil, 2 * time.Minute, `level=WARN msg="the standby lags" db=one lag=2m0s bytes=7`},
+		{gone, 0, `level=WARN msg="cannot tell the standby's position" db=one error=gone`},
+		{gone, 0, ""},
+		{nil, 3 * time.Minute, `level=INFO msg="the standby's position is known again" db=one`},
+		{nil, 5 * time.Second, `level=INFO msg="the standby keeps up again" db=one`},
+		{nil, 0, ""},
+		{nil, time.Minute, `level=WARN msg="the standby lags" db=one lag=1m0s bytes=7`},
+	} {
+		log.Reset()
+		var behind *Behind
+		if step.lag > 0 {
+			behind = &Behind{Since: start, Bytes: 7}
+		}
+		s.poll(step.err, behind, start.Add(step.lag))
+		if got := strings.TrimSpace(log.String()); got != step.want {
+			t.Errorf("step %d: log %q, want %q", i, got, step.want)
 		}
 	}
 }

@@ -27,6 +27,7 @@ type Replica struct {
 	now     func() time.Time
 	ask     func(context.Context) (answer, error)
 
+	behind   *Behind   // how far, at the latest answer; nil: nothing is known to be missing
 	polledAt time.Time // the latest answer of a standby
 	latest   answer    // of which the end has not gone back
 	targets  []target  // positions still to be replayed, in order
@@ -46,13 +47,20 @@ type answer struct {
 	heard      time.Time // when the one last heard of the other, on a server's clock
 }
 
+// Behind is how far a standby is behind its primary.
+type Behind struct {
+	Since time.Time // it lacks something that the primary had written by then
+	Bytes int64     // of the write-ahead log, to be replayed still
+}
+
 // maxTargets bounds the memory that a standby takes which lags for days: it is
 // almost 3 hours of polls at one in 10 seconds.
 const maxTargets = 1000
 
 // NewReplica returns a Replica that watches the standby with that application_name
-// (its cluster_name, unless its primary_conninfo says otherwise) if db is the
-// primary. With no name, db is the standby itself. The clock is the one of the
+// if db is the primary. That is the name by which the standby connects: what its
+// primary_conninfo says, else its cluster_name, else walreceiver; the primary lists
+// it in pg_stat_replication. With no name, db is the standby itself. The clock is the one of the
 // Monitor; nil: the system clock.
 //
 // A logical subscription shows there too, but is no standby: its replay_lsn goes
@@ -78,9 +86,11 @@ func NewReplica(path string, db *sql.DB, standby string, clock heartbeat.Clock) 
 func (r *Replica) Poll(ctx context.Context) error {
 	at := r.now() // before the question, so that the answer is no older
 	got, err := r.ask(ctx)
+	r.behind = nil
 	if err != nil {
 		return err
 	}
+	defer r.measure(got)
 	if last := r.polledAt; r.standby == "" {
 		r.polledAt, at = at, last // what a standby knows of its primary came since the last poll
 	}
@@ -113,6 +123,17 @@ func (r *Replica) Poll(ctx context.Context) error {
 	return nil
 }
 
+// Behind returns how far the standby is behind, by the latest Poll; nil if it has
+// replayed all, or if that Poll returned an error. Call it where Poll is called.
+func (r *Replica) Behind() *Behind { return r.behind }
+
+// measure keeps how far the standby is behind, by an answer that has been taken in.
+func (r *Replica) measure(got answer) {
+	if n := len(r.targets); n > 0 && r.targets[n-1].lsn > got.replayed {
+		r.behind = &Behind{Since: r.targets[0].at, Bytes: r.targets[n-1].lsn - got.replayed}
+	}
+}
+
 // askPrimary asks the primary, which knows when the standby last answered.
 func (r *Replica) askPrimary(ctx context.Context) (got answer, err error) {
 	rows, err := r.db.QueryContext(ctx, `
@@ -132,11 +153,22 @@ func (r *Replica) askPrimary(ctx context.Context) (got answer, err error) {
 	case rows.Err() != nil:
 		return answer{}, rows.Err()
 	case n == 0:
-		return answer{}, fmt.Errorf("no standby named %q is connected to this server, or the role is not in pg_monitor", r.standby)
+		return answer{}, fmt.Errorf("no standby named %q is connected to this server (%s), or the role is not in pg_monitor", r.standby, r.connected(ctx))
 	case n > 1: // one that is fresh must not stand in for one that is not
 		return answer{}, fmt.Errorf("%d standbys are named %q; give each an application_name of its own", n, r.standby)
 	}
 	return got, nil
+}
+
+// connected says which application_names there are, since the one that was asked for
+// is none of them.
+func (r *Replica) connected(ctx context.Context) string {
+	var names string
+	err := r.db.QueryRowContext(ctx, `SELECT coalesce(string_agg(DISTINCT application_name, ', '), '') FROM pg_stat_replication`).Scan(&names)
+	if err != nil || names == "" {
+		return "none is"
+	}
+	return "connected: " + names
 }
 
 // askStandby asks the standby, which knows what its primary last said of itself.
