@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,18 +18,21 @@ import (
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
 )
 
-// The scenario. Syncs come half a minute after each full minute.
+// The scenario: an hour. A sync comes each minute, from shortly after the start.
 const (
 	interval = heartbeat.DefaultInterval
-	length   = 55 * time.Minute
+	length   = time.Hour
+	step     = 5 * time.Second // of the clock: all times below are multiples of it
 
-	lostAt   = 15 * time.Minute            // this ping is lost on its way
-	lastSync = 26*time.Minute + syncOffset // the database then stops syncing …
-	resumed  = 42*time.Minute + syncOffset // … until here
-	period   = interval                    // the service expects a ping this often …
-	grace    = 3 * time.Minute             // … and waits for one this much longer
+	firstSync  = 5 * time.Second
+	syncOffset = 35 * time.Second // after each full minute, there is a sync
 
-	syncOffset = 30 * time.Second
+	lostAt    = 5 * time.Minute             // this ping is lost on its way, and so may have arrived
+	refusedAt = 25 * time.Minute            // this one never leaves
+	lastSync  = 26*time.Minute + syncOffset // the database then stops syncing …
+	resumed   = 53*time.Minute + syncOffset // … until here
+	period    = 3 * interval                // the service expects a ping this often …
+	grace     = interval                    // … and waits for one this much longer
 )
 
 var start = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
@@ -38,8 +42,9 @@ type recording struct {
 	syncs   []time.Time
 	results []heartbeat.Result // as OnResult had them
 	arrived []time.Time        // pings that reached the service
-	lost    []time.Time
-	signals []time.Time // failure signals that reached the service
+	lost    []time.Time        // that left, and were not answered
+	refused []time.Time        // that never left
+	signals []time.Time        // failure signals that reached the service
 }
 
 func main() {
@@ -61,9 +66,13 @@ func record(ctx context.Context) (*recording, error) {
 	failure := heartbeattest.NewPinger(clock)
 	pinger := heartbeat.PingerFunc(func(context.Context) error {
 		now := clock.Now()
-		if now.Sub(start) == lostAt {
+		switch now.Sub(start) {
+		case lostAt:
 			rec.lost = append(rec.lost, now)
 			return errors.New("connection reset by peer")
+		case refusedAt:
+			rec.refused = append(rec.refused, now)
+			return fmt.Errorf("connection refused: %w", heartbeat.ErrNotSent)
 		}
 		rec.arrived = append(rec.arrived, now)
 		return nil
@@ -78,33 +87,34 @@ func record(ctx context.Context) (*recording, error) {
 	if err != nil {
 		return nil, err
 	}
-	sync := func() {
-		tracker.Record(clock.Now())
-		rec.syncs = append(rec.syncs, clock.Now())
-	}
-
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tracker.Record(start.Add(-syncOffset))
 	done := make(chan error, 1)
 	go func() { done <- monitor.Run(ctx) }()
-	for now := time.Duration(0); now < length; {
-		// Run waits on the clock: its check is made. Only then move on.
-		if err := clock.BlockUntil(ctx, 1); err != nil {
-			return nil, err
-		}
-		clock.Advance(syncOffset)
-		now += syncOffset
-		if now%time.Minute == syncOffset && (now <= lastSync || now >= resumed) {
-			sync()
-		}
+	// Run waits on the clock: its check is made. Only then move on.
+	err = clock.BlockUntil(ctx, 1)
+	advance := func(by time.Duration) {
+		clock.Advance(by)
+		err = cmp.Or(err, clock.BlockUntil(ctx, 1))
 	}
-	if err := clock.BlockUntil(ctx, 1); err != nil {
+	for now := step; now <= length && err == nil; now += step {
+		advance(time.Nanosecond) // a database becomes stale a nanosecond after its limit
+		if syncsAt(now) {        // before a check at the same moment, which has to see it
+			tracker.Record(start.Add(now))
+			rec.syncs = append(rec.syncs, start.Add(now))
+		}
+		advance(step - time.Nanosecond)
+	}
+	if err != nil {
 		return nil, err
 	}
 	cancel()
 	rec.signals = failure.Times()
 	return rec, <-done
+}
+
+func syncsAt(now time.Duration) bool {
+	return now == firstSync || now%time.Minute == syncOffset && (now <= lastSync || now >= resumed)
 }
 
 // A span is a time in which the service is in one state: up, late (the period

@@ -32,30 +32,43 @@ func TestRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	minutes := func(times []time.Time) (after []int) {
+	after := func(times []time.Time) (after []time.Duration) {
 		for _, at := range times {
-			after = append(after, int(at.Sub(start)/time.Minute))
+			after = append(after, at.Sub(start).Truncate(time.Second))
 		}
 		return after
 	}
+	at := func(minute, second time.Duration) time.Duration { return minute*time.Minute + second*time.Second }
 	byOutcome := make(map[heartbeat.Outcome][]time.Time)
 	for _, r := range rec.results {
 		byOutcome[r.Outcome] = append(byOutcome[r.Outcome], r.Time)
 	}
+	beats := []time.Duration{
+		at(0, 10), at(6, 0), at(10, 0), at(15, 0), at(20, 0), at(25, 10), at(30, 0),
+		at(53, 40), at(55, 0), at(60, 0),
+	}
+	skipped := []time.Duration{0, at(31, 35)} // when it has not synced, and at the limit
+	for next := at(31, 45); next < at(35, 0); next += 10 * time.Second {
+		skipped = append(skipped, next)
+	}
+	for next := at(35, 0); next < at(53, 40); next += 10 * time.Second { // from the next beat on
+		skipped = append(skipped, next)
+	}
 	for _, tt := range []struct {
 		what string
 		got  []time.Time
-		want []int
+		want []time.Duration
 	}{
-		{"checks with a heartbeat", byOutcome[heartbeat.Sent], []int{0, 5, 10, 16, 20, 25, 30, 43, 45, 50, 55}},
-		{"checks with a lost one", byOutcome[heartbeat.Failed], []int{15}},
-		{"checks without", byOutcome[heartbeat.Skipped], []int{35, 36, 37, 38, 39, 40, 41, 42}},
-		{"pings that arrived", rec.arrived, []int{0, 5, 10, 16, 20, 25, 30, 43, 45, 50, 55}},
-		{"pings that were lost", rec.lost, []int{15}},
-		{"failure signals", rec.signals, []int{35}},
+		{"checks with a heartbeat", byOutcome[heartbeat.Sent], beats},
+		{"checks with one that failed", byOutcome[heartbeat.Failed], []time.Duration{at(5, 0), at(25, 0)}},
+		{"checks without", byOutcome[heartbeat.Skipped], skipped},
+		{"pings that arrived", rec.arrived, beats},
+		{"pings without an answer", rec.lost, []time.Duration{at(5, 0)}},
+		{"pings that never left", rec.refused, []time.Duration{at(25, 0)}},
+		{"failure signals", rec.signals, []time.Duration{at(31, 35)}},
 	} {
-		if got := minutes(tt.got); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: at minutes %v, want %v", tt.what, got, tt.want)
+		if got := after(tt.got); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: at %v, want %v", tt.what, got, tt.want)
 		}
 	}
 }
@@ -63,30 +76,31 @@ func TestRecording(t *testing.T) {
 func TestService(t *testing.T) {
 	at := func(minute int) time.Time { return start.Add(time.Duration(minute) * time.Minute) }
 	end := int(length / time.Minute)
-	arrived := []time.Time{at(0), at(5), at(11), at(30), at(end)}
+	arrived := []time.Time{at(0), at(15), at(31), at(end)}
 	for _, tt := range []struct {
 		what    string
 		signals []time.Time
 		want    []span
 	}{
 		{"silence", nil, []span{
-			{"up", at(0), at(10)},
-			{"late", at(10), at(11)}, // a ping that comes within the grace raises no alarm
-			{"up", at(11), at(16)},
-			{"late", at(16), at(19)},
-			{"alarm", at(19), at(30)},
-			{"up", at(30), at(35)},
-			{"late", at(35), at(38)},
-			{"alarm", at(38), at(end)},
+			{"up", at(0), at(30)},
+			{"late", at(30), at(31)}, // a ping that comes within the grace raises no alarm
+			{"up", at(31), at(46)},
+			{"late", at(46), at(51)},
+			{"alarm", at(51), at(end)},
 		}},
-		{"a failure signal in each outage", []time.Time{at(15), at(45)}, []span{
-			{"up", at(0), at(10)},
-			{"late", at(10), at(11)},
-			{"up", at(11), at(15)},
-			{"alarm", at(15), at(30)}, // at once
-			{"up", at(30), at(35)},
-			{"late", at(35), at(38)},
-			{"alarm", at(38), at(end)}, // already
+		{"a failure signal in each outage", []time.Time{at(20), at(40)}, []span{
+			{"up", at(0), at(20)},
+			{"alarm", at(20), at(31)}, // at once
+			{"up", at(31), at(40)},
+			{"alarm", at(40), at(end)},
+		}},
+		{"a failure signal that comes after the alarm", []time.Time{at(55)}, []span{
+			{"up", at(0), at(30)},
+			{"late", at(30), at(31)},
+			{"up", at(31), at(46)},
+			{"late", at(46), at(51)},
+			{"alarm", at(51), at(end)}, // already
 		}},
 	} {
 		if got := service(arrived, tt.signals); !slices.Equal(got, tt.want) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,12 +11,12 @@ import (
 
 // The picture's measures, in pixels.
 const (
-	width, height = 968, 466
+	width, height = 1044, 496
 
-	left      = 164 // where the plot begins
+	left      = 176 // where the plot begins
 	perMinute = 14
-	top       = 84 // of the first lane
-	lane      = 56 // from one to the next
+	top       = 114 // of the first lane
+	lane      = 56  // from one to the next
 	bottom    = top + 6*lane
 )
 
@@ -28,7 +29,8 @@ text.heading { font-size: 17px; font-weight: 600; }
 text.name { font-size: 14px; font-weight: 600; }
 text.on-bar { font-weight: 600; }
 .note { paint-order: stroke; stroke-width: 5; stroke-linejoin: round; }
-.sync, .skipped { stroke-width: 2; }
+.sync { stroke-width: 2; }
+.skipped { stroke-width: 1.5; }
 .failed { stroke-width: 2.5; stroke-linecap: round; }
 .failed, .skipped { fill: none; }
 %[4]s
@@ -86,16 +88,37 @@ func (p *picture) label(i int, name, detail string) {
 	p.text("muted", "start", 20, y(i)+14, detail)
 }
 
-// mark draws the outcome of one check or ping: a dot, a cross or a ring.
-func (p *picture) mark(outcome heartbeat.Outcome, at time.Time, y float64) {
-	switch x := x(at); outcome {
+// mark draws the outcome of one check or ping: a dot, a cross or a tick. A cross
+// stands above its lane, since the dot of the next try may be close.
+func (p *picture) mark(outcome heartbeat.Outcome, x, y float64) {
+	switch outcome {
 	case heartbeat.Sent:
 		p.add(`<circle class="sent" cx="%g" cy="%g" r="5"/>`, x, y)
 	case heartbeat.Failed:
-		p.add(`<path class="failed" d="M%g %gl9 9m0 -9l-9 9"/>`, x-4.5, y-4.5)
+		p.add(`<path class="failed" d="M%g %gl9 9m0 -9l-9 9"/>`, x-4.5, y-17)
 	case heartbeat.Skipped:
-		p.add(`<circle class="skipped" cx="%g" cy="%g" r="4"/>`, x, y)
+		p.add(`<path class="skipped" d="M%g %gv16"/>`, x, y-8)
 	}
+}
+
+func (p *picture) signal(x, y float64) {
+	p.add(`<path class="signal" d="M%g %gl7 7l-7 7l-7 -7z"/>`, x, y-7)
+}
+
+// legend says what each mark stands for.
+func (p *picture) legend(y float64) {
+	at := 27.0
+	entry := func(mark func(), name string, wide float64) {
+		mark()
+		p.text("", "start", at+12, y+4.5, name)
+		at += wide
+	}
+	entry(func() { p.add(`<path class="sync" d="M%g %gv18"/>`, at, y-9) }, "a sync", 86)
+	entry(func() { p.mark(heartbeat.Sent, at, y) }, "sent, and answered", 164)
+	entry(func() { p.mark(heartbeat.Failed, at, y+12.5) }, "failed", 74)
+	entry(func() { p.mark(heartbeat.Skipped, at, y) }, "skipped, nothing sent", 174)
+	entry(func() { p.signal(at, y) }, "failure signal", 126)
+	entry(func() { p.add(`<rect class="late" x="%g" y="%g" width="14" height="14"/>`, at-7, y-7) }, "late: within the service's grace", 0)
 }
 
 func x(at time.Time) float64 { return left + at.Sub(start).Minutes()*perMinute }
@@ -104,15 +127,8 @@ func y(i int) float64        { return top + lane*float64(i) + lane/2 }
 // draw makes the picture of a recording.
 func draw(rec *recording) string {
 	p := &picture{}
-	var skipped, failed heartbeat.Result // the first of each
-	for _, r := range rec.results {
-		switch {
-		case r.Outcome == heartbeat.Skipped && skipped.Time.IsZero():
-			skipped = r
-		case r.Outcome == heartbeat.Failed && failed.Time.IsZero():
-			failed = r
-		}
-	}
+	stale := rec.results[slices.IndexFunc(rec.results, func(r heartbeat.Result) bool { return r.Reason == heartbeat.ReasonStale })]
+	lost, refused := rec.lost[0], rec.refused[0]
 	var outage [2]time.Time // the widest gap between two syncs
 	for i, at := range rec.syncs[1:] {
 		if before := rec.syncs[i]; at.Sub(before) > outage[1].Sub(outage[0]) {
@@ -121,18 +137,19 @@ func draw(rec *recording) string {
 	}
 	back := rec.arrived[0] // the first ping after the outage
 	for _, at := range rec.arrived {
-		if back = at; at.After(outage[1]) {
+		if back = at; !at.Before(outage[1]) {
 			break
 		}
 	}
 
 	p.add(head, width, height, fmt.Sprintf(
-		"A heartbeat every %d minutes. The ping of %s is lost and sent again a minute later. From %s the database does not sync: checks from %s on are skipped, a failure signal goes out, and the service raises its alarm, until syncs come back and a heartbeat goes out at %s.",
-		int(interval.Minutes()), hhmm(failed.Time), hhmm(outage[0]), hhmm(skipped.Time), hhmm(back)), light.css(), dark.css())
+		"A heartbeat every %d minutes. The ping of %s is not answered and sent again a minute later; that of %s never leaves, and is sent ten seconds later. From %s the database does not sync. At %s its last sync is too old: a failure signal goes out, and checks are skipped. Without that signal, the service raises its alarm at %s. Ten seconds after syncs come back at the latest, at %s, a heartbeat goes out.",
+		int(interval.Minutes()), hhmm(lost), hhmm(refused), hhmm(outage[0]), hhmmss(stale.Time), hhmm(alarm(service(rec.arrived, nil))), hhmmss(back)), light.css(), dark.css())
 	p.add(`<rect class="paper" x="0.5" y="0.5" width="%d" height="%d" rx="8"/>`, width-1, height-1)
 	p.text("heading", "start", 20, 32, "While the database is in sync, a heartbeat. When it is not, silence.")
 	p.text("muted", "start", 20, 54, fmt.Sprintf(
-		"One database that syncs every minute, heartbeat-interval %dm. Recorded from a run of the library on its fake clock.", int(interval.Minutes())))
+		"An hour of a daemon with one database that syncs every minute, heartbeat-interval %dm. Recorded from a run of the library on its fake clock.", int(interval.Minutes())))
+	p.legend(82)
 
 	// Behind everything: the outage, and a line every five minutes.
 	p.add(`<rect class="outage" x="%g" y="%d" width="%g" height="%d"/>`, x(outage[0]), top, x(outage[1])-x(outage[0]), bottom-top)
@@ -149,24 +166,26 @@ func draw(rec *recording) string {
 
 	p.label(1, "Checks", "Options.OnResult")
 	for _, r := range rec.results {
-		p.mark(r.Outcome, r.Time, y(1))
+		p.mark(r.Outcome, x(r.Time), y(1))
 	}
-	p.text("", "middle", (x(skipped.Time)+x(back)-perMinute)/2, y(1)+22, "skipped: "+string(skipped.Reason))
+	p.text("note", "start", x(start)-4, y(1)+23, "at first: "+string(rec.results[0].Reason))
+	p.text("", "middle", (x(stale.Time)+x(back))/2, y(1)+23, "skipped: "+string(stale.Reason)+"; a look every ten seconds")
 
 	p.label(2, "Heartbeats", "HTTPPinger")
 	for _, at := range rec.arrived {
-		p.mark(heartbeat.Sent, at, y(2))
+		p.mark(heartbeat.Sent, x(at), y(2))
 	}
-	for _, at := range rec.lost {
-		p.mark(heartbeat.Failed, at, y(2))
+	for _, at := range slices.Concat(rec.lost, rec.refused) {
+		p.mark(heartbeat.Failed, x(at), y(2))
 	}
-	p.text("note", "middle", x(failed.Time)+perMinute/2, y(2)+22, "one is lost, and sent again a minute later")
-	p.text("note", "start", x(back)-4, y(2)+22, "out within a minute")
+	p.text("note", "middle", x(lost)+perMinute/2, y(2)+23, "no answer: again after a minute")
+	p.text("note", "end", x(outage[0])-4, y(2)+23, "never left: again after 10 s")
+	p.text("", "end", x(back)-10, y(2)+4.5, "out within ten seconds")
 
 	p.label(3, "Failure signal", "Options.FailPinger")
 	for _, at := range rec.signals {
-		p.add(`<path class="signal" d="M%g %gl7 7l-7 7l-7 -7z"/>`, x(at), y(3)-7)
-		p.text("", "start", x(at)+12, y(3)+4, "at the first skipped check")
+		p.signal(x(at), y(3))
+		p.text("", "start", x(at)+12, y(3)+4, fmt.Sprintf("at the limit: the last sync is %d minutes old", int(interval.Minutes())))
 	}
 
 	p.label(4, "Service", "with failure signal")
@@ -194,4 +213,10 @@ func (p *picture) bar(i int, spans []span) {
 	}
 }
 
-func hhmm(at time.Time) string { return at.Format("15:04") }
+// alarm returns when the first alarm begins.
+func alarm(spans []span) time.Time {
+	return spans[slices.IndexFunc(spans, func(s span) bool { return s.state == "alarm" })].from
+}
+
+func hhmm(at time.Time) string   { return at.Format("15:04") }
+func hhmmss(at time.Time) string { return at.Format("15:04:05") }
