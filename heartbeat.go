@@ -1059,9 +1059,16 @@ func (m *Monitor) settle(a schedule.Attempt, o schedule.Outcome) bool {
 // nowOr returns the time, or the given one where the clock panics: an attempt must
 // be settled all the same.
 func (m *Monitor) nowOr(fallback time.Time) (now time.Time) {
-	now = fallback
-	defer func() { _ = recover() }()
-	return m.clock.Now()
+	read := false
+	defer func() {
+		if !read {
+			_ = recover()
+			now = fallback
+		}
+	}()
+	now = m.clock.Now()
+	read = true
+	return now
 }
 
 // maxCallbacks is how many calls of OnResult may be under way.

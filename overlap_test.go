@@ -378,8 +378,7 @@ func TestH5_PanicNil(t *testing.T) {
 
 // What a caller does to a Result stays with the caller.
 func TestResult_IsTheCallers(t *testing.T) {
-	var f *fixture
-	f = newFixture(t, heartbeat.Options{OnResult: func(r heartbeat.Result) {
+	f := newFixture(t, heartbeat.Options{OnResult: func(r heartbeat.Result) {
 		for i := range r.Unhealthy {
 			r.Unhealthy[i].Path = "callback's"
 		}

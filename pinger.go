@@ -627,7 +627,7 @@ func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) err
 			return nil
 		}
 		err := theirs(req, via)
-		if err == nil || err == http.ErrUseLastResponse {
+		if err == nil || errors.Is(err, http.ErrUseLastResponse) {
 			return err
 		}
 		return &refusedRedirect{err}

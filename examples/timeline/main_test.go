@@ -38,7 +38,7 @@ func TestRecording(t *testing.T) {
 		}
 		return after
 	}
-	at := func(minute, second time.Duration) time.Duration { return minute*time.Minute + second*time.Second }
+	at := func(minutes, seconds int) time.Duration { return time.Duration(60*minutes+seconds) * time.Second }
 	byOutcome := make(map[heartbeat.Outcome][]time.Time)
 	for _, r := range rec.results {
 		byOutcome[r.Outcome] = append(byOutcome[r.Outcome], r.Time)

@@ -127,31 +127,41 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 		return safe
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var parts []error
-		for _, part := range joined.Unwrap()[:min(len(joined.Unwrap()), maxDepth)] {
-			if part != nil {
-				parts = append(parts, r.rebuild(part, maxDepth/2+depth))
-			}
-		}
-		return errors.Join(parts...)
+		return r.joined(joined.Unwrap(), depth)
 	}
 	if wrapper, ok := err.(interface{ Unwrap() error }); ok && wrapper.Unwrap() != nil {
-		cause := inner(wrapper.Unwrap())
-		if phrase := phraseOf(err.Error()); phrase != "" {
-			if w, ok := cause.(*words); ok && w.text == Withheld {
-				cause = nil
-			}
-			return &words{phrase, cause}
-		}
-		return cause
+		return wrapped(err, inner(wrapper.Unwrap()))
 	}
 	return r.leaf(err)
+}
+
+// joined returns what may be shown of several errors.
+func (r rebuilder) joined(errs []error, depth int) error {
+	var parts []error
+	for _, part := range errs[:min(len(errs), maxDepth)] {
+		if part != nil {
+			parts = append(parts, r.rebuild(part, maxDepth/2+depth))
+		}
+	}
+	return errors.Join(parts...)
+}
+
+// wrapped returns what may be shown of an error of an unknown type around a cause.
+func wrapped(err, cause error) error {
+	phrase := phraseOf(err.Error())
+	if phrase == "" {
+		return cause
+	}
+	if w, ok := cause.(*words); ok && w.text == Withheld {
+		cause = nil
+	}
+	return &words{phrase, cause}
 }
 
 // same is ==, for an err that cannot be compared too.
 func same(err, constant error) (equal bool) {
 	defer func() { _ = recover() }()
-	return err == constant
+	return err == constant //nolint:errorlint // what it wraps is looked at by itself
 }
 
 // constants are shown as they are: their text is fixed.

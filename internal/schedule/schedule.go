@@ -29,6 +29,7 @@ const (
 // An Action is what a caller that runs the schedule does next.
 type Action int
 
+// The actions.
 const (
 	Wait  Action = iota // nothing is due
 	Check               // look at the databases, and ping what is owed
@@ -38,6 +39,7 @@ const (
 // By says on whose behalf a look was made.
 type By int
 
+// Whose behalf.
 const (
 	ByRun  By = iota // Next said Check: only what is owed is pinged
 	ByPeek           // Next said Peek: no beat is sent
