@@ -811,14 +811,24 @@ func (e *endpoint) judge(resp *http.Response) error {
 			break
 		}
 		if words[n] == ')' {
-			switch known := string(words[len(denial):n]); known {
-			case "not found", "rate-limited":
-				return &notAcceptedError{known}
-			}
-			break
+			return &notAcceptedError{knownWords(string(words[len(denial):n]))}
 		}
 	}
 	return &notAcceptedError{"…"}
+}
+
+// knownWords returns what may be shown of the words of a denial: those that
+// Healthchecks.io has, also where more stands around them.
+func knownWords(said string) string {
+	for _, known := range []string{"not found", "rate-limited"} {
+		switch {
+		case said == known:
+			return known
+		case strings.Contains(said, known):
+			return "… " + known + " …"
+		}
+	}
+	return "…"
 }
 
 // plain is the body, unpacked if it is packed though nobody asked for that. What is

@@ -84,6 +84,7 @@ var serviceAnswers = []struct {
 	{name: "any: unavailable", path: "/x", code: 503, answer: http.Header{"Retry-After": {"120"}}, want: "heartbeat: server answered 503 Service Unavailable, retry after 2m0s"},
 	{name: "any: unknown status", path: "/x", code: 599, want: "heartbeat: server answered 599"},
 	{name: "any: unknown words are not shown", path: "/x", code: 200, body: "OK (\x1b[31m\n)", want: `heartbeat: ping not accepted: server answered "OK (…)"`},
+	{name: "any: known words among others", path: "/x", code: 200, body: "OK (check not found: ping)", want: `heartbeat: ping not accepted: server answered "OK (… not found …)"`, hint: true},
 	{name: "any: no end of the words", path: "/x", code: 200, body: "OK (" + strings.Repeat("x", 100), want: `heartbeat: ping not accepted: server answered "OK (…)"`},
 }
 
