@@ -2,7 +2,6 @@ package heartbeat
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -576,26 +575,43 @@ func newTransport() *http.Transport {
 }
 
 // oneRequest keeps net/http's transport from repeating a request on a new
-// connection, or a new HTTP/2 stream, when a kept one breaks, though the server may
-// have acted on it: it does not where there is a body that it cannot get again.
+// connection, or in a new HTTP/2 stream, when the old one breaks, though the server
+// may have acted on it. A body that cannot be read again would do so too, but over
+// HTTP/2 it makes a GET with a body of it, and a POST without one chunked.
 type oneRequest struct{ next http.RoundTripper }
+
+var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
 
 func (t oneRequest) RoundTrip(req *http.Request) (*http.Response, error) {
 	next := t.next
 	if next == nil {
 		next = http.DefaultTransport
 	}
-	req = req.WithContext(req.Context()) // a copy
-	req.GetBody = nil
-	if req.Body == nil || req.Body == http.NoBody {
-		switch req.Method {
-		// For these net/http looks whether a body is empty, and then sends none.
-		// Others it does not repeat.
-		case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodDelete:
-			req.Body = io.NopCloser(bytes.NewReader(nil))
+	var written, repeated atomic.Bool
+	ctx, cancel := context.WithCancel(req.Context())
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders: func() { written.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			if !written.Load() {
+				return
+			}
+			repeated.Store(true)
+			cancel()
+			// An HTTP/2 connection looks at ctx before it writes, and others share it.
+			// An HTTP/1 connection does not, and is this request's alone.
+			if c, ok := info.Conn.(*tls.Conn); !ok || c.ConnectionState().NegotiatedProtocol != "h2" {
+				_ = info.Conn.Close()
+			}
+		},
+	})
+	resp, err := next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel()
+		if repeated.Load() {
+			err = errNoAnswer
 		}
 	}
-	return next.RoundTrip(req)
+	return resp, err // the body is read with ctx, and Ping ends that
 }
 
 // checkRedirect returns a policy that keeps the ping URL, and the caller's

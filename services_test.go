@@ -132,9 +132,7 @@ func TestServices(t *testing.T) {
 				require.Equal(t, "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)", req.UserAgent())
 				require.Equal(t, row.header.Get("Authorization"), req.Header.Get("Authorization"))
 				require.Empty(t, req.TransferEncoding)
-				if proto != "HTTP/2.0" { // net/http says there only at the end that there is none
-					require.Zero(t, req.ContentLength)
-				}
+				require.Zero(t, req.ContentLength)
 
 				if row.want == "" {
 					require.NoError(t, result.Err)

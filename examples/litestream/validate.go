@@ -38,12 +38,12 @@ func (c *config) validate() error {
 }
 
 func (c *config) validateHeartbeats() error {
-	if err := withKeys("", c.Config.Validate()); err != nil {
+	if err := withKeys("", c.Validate()); err != nil {
 		return err
 	}
 	for i := range c.DBs {
 		db, key := &c.DBs[i], fmt.Sprintf("dbs[%d].", i)
-		if err := withKeys(key, db.Config.Validate()); err != nil {
+		if err := withKeys(key, db.Validate()); err != nil {
 			return err
 		}
 		switch {
@@ -208,13 +208,13 @@ func canonical(path string) (string, error) {
 // missing or empty may yet become one.
 func checkSQLite(path string) error {
 	if info, err := os.Stat(path); err != nil {
-		return nil //nolint:nilerr // Litestream will say why it cannot be opened
+		return nil // Litestream will say why it cannot be opened
 	} else if info.IsDir() {
 		return fmt.Errorf("%s is a folder, not a database", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil //nolint:nilerr // as above
+		return nil // as above
 	}
 	defer f.Close()
 	magic := []byte("SQLite format 3\x00")

@@ -302,7 +302,7 @@ func phraseOf(text string) (longest string) {
 // phrases are the beginnings of texts of net/http, of what it is built on, and of
 // a Pinger's own, that say what went wrong without a word of what a server sent.
 var phrases = []string{
-	"refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
+	"connection lost before the answer", "refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
 	"failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
 
 	"net/http: HTTP/1.x transport connection broken", "http: server gave HTTP response to HTTPS client",
