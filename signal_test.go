@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -381,4 +383,198 @@ func TestF4_Source(t *testing.T) {
 	beat(1, "healthy")
 	panics = true
 	require.Equal(t, heartbeat.ReasonPanicked, beat(2, "nobody knows how they are").Reason)
+}
+
+// The failure signal is about databases that were healthy, and about no others.
+func TestFailureSignal_WhoseOutage(t *testing.T) {
+	var signals int
+	lost := errors.New("lost")
+	err := lost
+	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+		signals++
+		return err
+	})})
+	beat := func(want int, why string) {
+		t.Helper()
+		f.clock.Advance(time.Minute)
+		f.Beat(t.Context())
+		require.Equal(t, want, signals, why)
+	}
+	beat(0, "all healthy")
+	fresh := heartbeattest.NewReporter("/data/new.db")
+	require.NoError(t, f.Add(fresh))
+	beat(0, "the new one has not been healthy")
+	f.clock.Advance(time.Hour)
+	beat(1, "the old one is stale")
+	beat(2, "the signal was lost")
+	f.reporter.Set(f.clock.Now())
+	beat(2, "the old one has recovered")
+	f.clock.Advance(time.Hour)
+	beat(3, "another outage")
+	require.True(t, f.Remove("/data/app.db"))
+	beat(3, "the old one is gone")
+	require.True(t, f.Remove("/data/new.db"))
+	beat(3, "there are none")
+	require.NoError(t, f.Add(f.reporter))
+	beat(3, "it was added again, stale, and so has not been healthy yet")
+	err = nil
+	f.reporter.Set(f.clock.Now())
+	beat(3, "all healthy again")
+	f.clock.Advance(time.Hour)
+	beat(4, "and lost")
+	beat(4, "once")
+}
+
+// A healthy check that an unhealthy one overtakes does not end its outage.
+func TestFailureSignal_Overtaken(t *testing.T) {
+	signals := 0
+	hold, held := make(chan struct{}), make(chan struct{}, 1)
+	var slow sync.Once
+	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
+	f.Beat(t.Context())
+	require.NoError(t, f.Add(reporterFunc{"/data/slow.db", func() time.Time {
+		slow.Do(func() {
+			held <- struct{}{}
+			<-hold
+		})
+		return f.clock.Now()
+	}}))
+	done := make(chan heartbeat.Result)
+	go func() { done <- f.Beat(t.Context()) }()
+	<-held
+	f.Remove("/data/slow.db")
+	f.clock.Advance(900 * time.Millisecond)
+	f.reporter.Set(epoch.Add(-time.Hour))
+	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+	require.Equal(t, 1, signals)
+	close(hold)
+	<-done
+	f.clock.Advance(time.Minute)
+	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
+	require.Equal(t, 1, signals, "one outage, one signal")
+}
+
+// signalTest drives a Monitor by Beat on a fake clock.
+type signalTest struct {
+	*testing.T
+	clock    *heartbeattest.Clock
+	a, b     *heartbeattest.Reporter
+	signal   *heartbeattest.Pinger
+	monitor  *heartbeat.Monitor
+	log      *lineLog
+	reported int
+}
+
+func newSignalTest(t *testing.T) *signalTest {
+	t.Helper()
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	s := &signalTest{
+		T: t, clock: clock, log: &lineLog{}, signal: heartbeattest.NewPinger(clock),
+		a: heartbeattest.NewReporter("a.db"), b: heartbeattest.NewReporter("b.db"),
+	}
+	var err error
+	s.monitor, err = heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{s.a}, &heartbeat.Options{
+		Clock: clock, Logger: slog.New(s.log), FailPinger: namedPing{"fail", s.signal.Ping},
+	})
+	require.NoError(t, err)
+	return s
+}
+
+// beat lets the given databases sync, makes a check two minutes later, and returns
+// the log lines of it that are about the signal.
+func (s *signalTest) beat(healthy bool, synced ...*heartbeattest.Reporter) (lines []string) {
+	s.Helper()
+	s.clock.Advance(6 * time.Minute)
+	for _, r := range synced {
+		r.Set(s.clock.Now())
+	}
+	result := s.monitor.Beat(s.Context())
+	require.Equal(s, healthy, result.Outcome == heartbeat.Sent, "%+v", result)
+	all := s.log.lines()
+	for _, line := range all[s.reported:] {
+		if strings.Contains(line, "heartbeat failure signal") {
+			lines = append(lines, line)
+		}
+	}
+	s.reported = len(all)
+	return lines
+}
+
+// Failure signal: once for each outage, never at start-up.
+func TestFailureSignal(t *testing.T) {
+	t.Parallel()
+	const sent = "INFO heartbeat failure signal sent url=fail"
+	s := newSignalTest(t)
+	require.Empty(t, s.beat(false), "nothing was healthy yet")
+	require.Empty(t, s.beat(true, s.a))
+	require.Equal(t, []string{sent}, s.beat(false))
+	require.Empty(t, s.beat(false), "once")
+	require.Empty(t, s.beat(true, s.a))
+	require.Equal(t, []string{sent}, s.beat(false), "a second outage")
+	require.Len(t, s.signal.Times(), 2)
+}
+
+// Failure signal: a failed one is tried again at the following checks, until it is
+// out or the databases have recovered.
+func TestFailureSignalIsRetried(t *testing.T) {
+	t.Parallel()
+	const sent, failed = "INFO heartbeat failure signal sent url=fail", "ERROR heartbeat failure signal failed url=fail error=no route"
+	s := newSignalTest(t)
+	s.signal.Fail(errors.New("no route"))
+	s.beat(true, s.a)
+	require.Equal(t, []string{failed}, s.beat(false))
+	require.Equal(t, []string{failed}, s.beat(false))
+	s.signal.Fail(nil)
+	require.Equal(t, []string{sent}, s.beat(false))
+	require.Empty(t, s.beat(false))
+
+	s.beat(true, s.a)
+	s.signal.Fail(errors.New("no route"))
+	require.Equal(t, []string{failed}, s.beat(false))
+	s.signal.Fail(nil)
+	require.Empty(t, s.beat(true, s.a), "recovered")
+	require.Len(t, s.signal.Times(), 4)
+}
+
+// Failure signal: a database that was added later and has never synced was never
+// healthy, and so raises no alarm of its own.
+func TestFailureSignalOfNewDatabase(t *testing.T) {
+	t.Parallel()
+	s := newSignalTest(t)
+	s.beat(true, s.a)
+	require.NoError(t, s.monitor.Add(s.b))
+	require.Empty(t, s.beat(false, s.a), "b has never synced")
+	require.Len(t, s.beat(false), 1, "a was healthy")
+	require.Empty(t, s.beat(true, s.a, s.b))
+	require.Len(t, s.beat(false, s.a), 1, "and now b was")
+	require.True(t, s.monitor.Remove("b.db"))
+	require.Empty(t, s.beat(true, s.a))
+}
+
+// Failure signal under Run: a failed one goes out again a minute later, and a
+// Retry-After is minded.
+func TestFailureSignalUnderRun(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		err  error
+		want []time.Duration
+	}{
+		{errors.New("no route"), []time.Duration{5*time.Minute + 1, 6*time.Minute + 1}},
+		{&heartbeat.StatusError{Code: 503, RetryAfter: 150 * time.Second}, []time.Duration{5*time.Minute + 1, 5*time.Minute + 1 + 150*time.Second}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			var at []time.Duration
+			fail := heartbeat.PingerFunc(func(context.Context) error {
+				if at = append(at, time.Since(start)); len(at) == 1 {
+					return row.err
+				}
+				return nil
+			})
+			lines := runFor(t, 30*time.Minute, heartbeat.PingerFunc(func(context.Context) error { return nil }), &heartbeat.Options{FailPinger: fail})
+			require.Equal(t, row.want, at)
+			require.Contains(t, lines, "ERROR heartbeat failure signal failed error="+row.err.Error())
+			require.Contains(t, lines, "INFO heartbeat failure signal sent")
+		})
+	}
 }

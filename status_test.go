@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -140,63 +138,4 @@ func TestNew_SamePinger(t *testing.T) {
 		_, err := heartbeat.New(none, nil, nil)
 		require.EqualError(t, err, "heartbeat: pinger is nil; use NewHTTPPinger or a PingerFunc", "%T", none)
 	}
-}
-
-// Validate says all that is wrong, each with its key, and NewMonitor says the same.
-func TestConfig_Validate(t *testing.T) {
-	const a, b = "https://a.example/s3cr3t-a", "https://b.example/s3cr3t-b"
-	for _, row := range []struct {
-		config heartbeat.Config
-		keys   []string
-	}{
-		{heartbeat.Config{}, nil},
-		{heartbeat.Config{Interval: time.Hour}, nil},
-		{heartbeat.Config{URL: a, URLs: []string{b}, FailURL: a + "/fail", FailBody: "{reason}", Interval: time.Second}, nil},
-		{heartbeat.Config{URL: a, Interval: -time.Minute}, []string{"heartbeat-interval"}},
-		{heartbeat.Config{URL: a, Interval: 5}, []string{"heartbeat-interval"}},
-		{heartbeat.Config{FailURL: a}, []string{"heartbeat-fail-url"}},
-		{heartbeat.Config{FailBody: "x"}, []string{"heartbeat-fail-body"}},
-		{heartbeat.Config{URL: a, FailBody: "x"}, []string{"heartbeat-fail-body"}},
-		{heartbeat.Config{URL: "s3cr3t", URLs: []string{a, "", a}, FailURL: a, Interval: 300},
-			[]string{"heartbeat-interval", "heartbeat-url", "heartbeat-urls[1]", "heartbeat-urls[2]", "heartbeat-fail-url"}},
-	} {
-		err := row.config.Validate()
-		if row.keys == nil {
-			require.NoError(t, err)
-			continue
-		}
-		require.Error(t, err)
-		var keys []string
-		for _, one := range err.(interface{ Unwrap() []error }).Unwrap() {
-			var ce *heartbeat.ConfigError
-			require.ErrorAs(t, one, &ce)
-			keys = append(keys, ce.Key)
-		}
-		require.Equal(t, row.keys, keys)
-		require.NotContains(t, err.Error(), "s3cr3t")
-		_, made := row.config.NewMonitor(nil, nil)
-		require.EqualError(t, made, err.Error())
-	}
-	require.EqualError(t, heartbeat.Config{URL: a, Interval: 5}.Validate(),
-		"heartbeat: heartbeat-interval: 5ns is too short: the unit may be missing; write 5m for five minutes")
-}
-
-// P5: a Config shows no URL, however it is printed.
-func TestP5_ConfigPrints(t *testing.T) {
-	config := heartbeat.Config{URL: "https://me:hunter22@a.example/s3cr3t", URLs: []string{"https://b.example/s3cr3t"}, FailURL: "https://a.example/s3cr3t/fail", FailBody: "s3cr3t"}
-	config.HTTP = &heartbeat.HTTPOptions{Header: http.Header{"Authorization": {"Bearer s3cr3t"}}}
-	log := &logBuffer{}
-	log.logger(slog.LevelInfo).Info("x", "config", config, "pointer", &config)
-	text, err := json.Marshal(config)
-	require.NoError(t, err)
-	shown := log.take() + string(text)
-	for _, v := range []any{config, &config, struct{ C heartbeat.Config }{config}, struct{ heartbeat.Config }{config}, []heartbeat.Config{config}} {
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			shown += fmt.Sprintf(verb, v)
-		}
-	}
-	for _, secret := range []string{"s3cr3t", "hunter22", fmt.Sprintf("%x", "s3cr3t")} {
-		require.NotContains(t, shown, secret)
-	}
-	require.Equal(t, "heartbeat.Config{heartbeat-url, heartbeat-urls[0], heartbeat-fail-url, heartbeat-fail-body}", fmt.Sprint(config))
 }
