@@ -255,7 +255,7 @@ const (
 type checker struct {
 	now            time.Time
 	oldest, newest time.Time // bounds of a fresh sync
-	maxAge         uint64    // nanoseconds
+	maxAge, twice  uint64    // nanoseconds, and twice as many
 
 	// What it returns beside the unhealthy databases, at a price.
 	quick  bool // neither of the next two
@@ -273,7 +273,7 @@ type checker struct {
 // begin sets the moment. It fills c in place: a copy would cost as much as the
 // verdict on ten databases.
 func (c *checker) begin(now time.Time, maxAge time.Duration) {
-	c.now, c.maxAge, c.quick = now, uint64(maxAge), !c.all && !c.watch
+	c.now, c.maxAge, c.twice = now, uint64(maxAge), 2*uint64(maxAge)
 	c.oldest, c.newest = now.Add(-maxAge), now.Add(maxAge)
 	// The zero time is never in them, even on a clock that starts there, as a
 	// fake one may.
@@ -285,6 +285,7 @@ func (c *checker) begin(now time.Time, maxAge time.Duration) {
 // judge judges each database. It returns the unhealthy ones (or, with c.all, all
 // of them) in the order of the snapshot; nil when there are none.
 func (c *checker) judge(dbs snapshot) (found []finding) {
+	c.quick = !c.all && !c.watch
 	for next := 0; next < len(dbs.added); {
 		next = c.judgeUntilPanic(dbs.added, next, wasAdded, &found)
 	}
@@ -315,14 +316,13 @@ func (c *checker) judgeUntilPanic(dbs []database, from int, origin origin, found
 		at := db.reporter.LastSuccessfulSyncAt()
 		// What reason decides, for all but the first and last second of the
 		// bounds, at a fraction of what its comparisons cost.
-		if uint64(at.Unix()-c.firstSecond) < c.seconds && uint64(c.now.Sub(at))+c.maxAge <= 2*c.maxAge && !c.all {
-			if c.quick {
-				continue
-			}
-			c.note(at)
+		surely := uint64(at.Unix()-c.firstSecond) < c.seconds && uint64(c.now.Sub(at))+c.maxAge <= c.twice
+		if surely && c.quick {
 			continue
 		}
-		if reason := c.reason(at); reason != "" || c.all {
+		if surely && !c.all {
+			c.note(at)
+		} else if reason := c.reason(at); reason != "" || c.all {
 			*found = append(*found, finding{DatabaseStatus{db.path, at, reason}, nil, origin})
 		} else if c.watch {
 			c.note(at)

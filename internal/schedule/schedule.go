@@ -230,11 +230,15 @@ func (s *Schedule) Judged(now time.Time, v *Verdict, by By) (plan Plan) {
 	case v.Healthy && !s.healthy:
 		plan.Overtaken = true
 	case v.Healthy && by != ByPeek:
-		plan.Attempts = s.reserve(Attempt{Began: s.now, Look: v.Number, By: by, debt: s.beat})
-		plan.Timeout = s.timeout(plan.Attempts, by)
+		if plan.Attempts = s.reserve(s.beats, by == ByBeat, by, v.Number); plan.Attempts != nil {
+			plan.Timeout = s.timeout(plan.Attempts, by)
+		}
 	case !v.Healthy && plan.Newest:
-		plan.Attempts = s.reserve(Attempt{Signal: true, Began: s.now, Look: v.Number, By: by, debt: s.outage})
+		plan.Attempts = s.reserve(s.signals, false, by, v.Number)
 		plan.Timeout = s.signalTimeout(by)
+		for i := range plan.Attempts {
+			plan.Attempts[i].Signal, plan.Attempts[i].debt = true, s.outage
+		}
 	}
 	return plan
 }
@@ -291,18 +295,15 @@ func (s *Schedule) prove(v *Verdict) (lost bool) {
 	return lost
 }
 
-// reserve records an attempt on each target that is owed one and may be pinged; a
-// Beat's, on each that may be.
-func (s *Schedule) reserve(a Attempt) (attempts []Attempt) {
-	targets := s.targets(a)
+// reserve records an attempt on each target that is owed one and may be pinged; with
+// all, on each that may be pinged.
+func (s *Schedule) reserve(targets []target, all bool, by By, look uint64) (attempts []Attempt) {
 	for i := range targets {
 		t := &targets[i]
-		wanted := t.owed || a.By == ByBeat && !a.Signal
-		if !wanted || t.pinging || s.now.Before(t.ready()) {
+		if !t.owed && !all || t.pinging || s.now.Before(t.floor) || s.now.Before(t.retryAfter) {
 			continue
 		}
-		a.Target, a.owed = i, t.owed
-		attempts = append(attempts, a)
+		attempts = append(attempts, Attempt{Target: i, Began: s.now, Look: look, By: by, debt: s.beat, owed: t.owed})
 		t.pinging, t.floor = true, s.now.Add(s.spacing)
 	}
 	return attempts
