@@ -14,7 +14,8 @@ type Clock interface {
 	Now() time.Time
 
 	// After returns a channel on which one value arrives once d has passed.
-	// A Monitor's Run asks for one at a time, and only for a positive d.
+	// A Monitor's Run asks for one at a time, and only for a positive d. It gives
+	// one up before its time only where a Beat has made something due earlier.
 	After(d time.Duration) <-chan time.Time
 }
 

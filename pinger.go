@@ -299,10 +299,10 @@ func unwrap(err error) (inner error) {
 // zero value, mean all defaults. They hold credentials: fmt (but for
 // %p, which asks no method), log/slog and encoding/json print none of them.
 type HTTPOptions struct {
-	// Client sends the requests. It is copied and never modified, and its
-	// connections are never closed; what its CheckRedirect refuses is refused here
-	// too. It must not repeat a request by itself: net/http's transport is kept
-	// from that. nil: a client of the pinger's own, that honours the proxy
+	// Client sends the requests. It is copied and never modified; what its
+	// CheckRedirect refuses is refused here too. It must not repeat a request by
+	// itself. net/http's transport is kept from that: the HTTP/1 connection on which
+	// it would repeat one is closed. No other connection is. nil: a client of the pinger's own, that honours the proxy
 	// environment variables and makes a connection for each ping, with HTTP/1.1.
 	Client *http.Client
 
@@ -377,11 +377,11 @@ type endpoint struct {
 // https URL with a host. A nil opts means all defaults. The error says what is
 // wrong with the URL or the options, and repeats neither.
 //
-// In the URL's query, "{reason}" stands for the text of the [Result] that the ping
-// is about, escaped.
+// In the URL's query, and nowhere else in it, "{reason}" stands for the text of the
+// [Result] that the ping is about, escaped.
 //
 // A ping is one request (and one more for each redirect), on a connection of its
-// own. It is accepted by any 2xx status, whatever becomes of the body, unless the
+// own unless a client is given. It is accepted by any 2xx status, whatever becomes of the body, unless the
 // body begins with "OK (": then it is [ErrNotAccepted]. Any other status is a
 // [*StatusError]. Redirects are followed, at most 10 of them and never from https
 // to http. An error that proves that no byte of the request left matches
