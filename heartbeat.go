@@ -72,6 +72,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
@@ -212,7 +213,18 @@ func ResultFromContext(ctx context.Context) (Result, bool) {
 // String returns the Result in one line, for people: for example
 //
 //	last sync too old: /data/app.db, last sync 2026-01-01T00:00:00Z (1 of 7 databases)
+//
+// A control character in a path or an error is shown as a space.
 func (r Result) String() string {
+	return strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, r.text())
+}
+
+func (r Result) text() string {
 	switch {
 	case len(r.Unhealthy) > 0:
 		text := fmt.Sprintf("%s: %s", r.Reason, r.Unhealthy[0].Path)

@@ -96,6 +96,7 @@ func TestResult_String(t *testing.T) {
 	}{
 		{heartbeat.Result{Reason: heartbeat.ReasonStale, Unhealthy: two, Databases: 7}, "last sync too old: /data/app.db, last sync 2026-01-01T00:00:00Z (2 of 7 databases)"},
 		{heartbeat.Result{Reason: heartbeat.ReasonNotSynced, Unhealthy: []heartbeat.DatabaseStatus{{Path: "/x"}}, Databases: 1}, "database not synced: /x (1 of 1 database)"},
+		{heartbeat.Result{Reason: heartbeat.ReasonNotSynced, Unhealthy: []heartbeat.DatabaseStatus{{Path: "/a\r\nSTATUS=b"}}, Databases: 2}, "database not synced: /a  STATUS=b (1 of 2 databases)"},
 		{heartbeat.Result{Reason: heartbeat.ReasonNoDatabases}, "no databases"},
 		{heartbeat.Result{Reason: heartbeat.ReasonRateLimited, Databases: 3}, "rate limited"},
 		{heartbeat.Result{Databases: 3}, "3 databases in sync"},
