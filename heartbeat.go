@@ -264,7 +264,6 @@ func (r Result) public() Result {
 	if r.Err == nil {
 		return r
 	}
-	text := publicText(r.Err)
 	var texts []string
 	for i, t := range r.Targets {
 		if t.Err != nil {
@@ -272,10 +271,10 @@ func (r Result) public() Result {
 			texts = append(texts, t.Name+": "+r.Targets[i].Err.Error())
 		}
 	}
-	if len(texts) > 0 {
-		text = strings.Join(texts, "\n")
+	if texts == nil {
+		texts = []string{publicText(r.Err)}
 	}
-	r.Err = errors.New(text)
+	r.Err = errors.New(strings.Join(texts, "\n"))
 	return r
 }
 
@@ -920,7 +919,7 @@ func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
 	m.judge(&j)
 	result := Result{Time: j.began, Databases: j.count}
 	if !j.healthy() {
-		result.skip(j.found)
+		result.skipFor(j.found)
 	}
 	var plan schedule.Plan
 	done := ctx.Err()
@@ -947,8 +946,8 @@ func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
 	return result
 }
 
-// skip makes r the Result of a check that found these databases unhealthy, or none.
-func (r *Result) skip(found []finding) {
+// skipFor makes r the Result of a check that found these databases unhealthy, or none.
+func (r *Result) skipFor(found []finding) {
 	r.Outcome, r.Reason = Skipped, ReasonNoDatabases
 	if len(found) == 0 {
 		return

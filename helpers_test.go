@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,32 +214,6 @@ func (c *stillClock) Now() time.Time                       { return c.now }
 func (c *stillClock) After(time.Duration) <-chan time.Time { return nil }
 
 var sent = heartbeat.PingerFunc(func(context.Context) error { return nil })
-
-// An otherReporter is a second type of reporter beside SyncTracker.
-type otherReporter struct {
-	path   string
-	lastAt time.Time
-}
-
-func (r *otherReporter) Path() string                    { return r.path }
-func (r *otherReporter) LastSuccessfulSyncAt() time.Time { return r.lastAt }
-
-// benchReporters returns n reporters that synced at the given time: trackers, or
-// with mixed every other one of another type.
-func benchReporters(n int, at time.Time, mixed bool) []heartbeat.SyncReporter {
-	reporters := make([]heartbeat.SyncReporter, n)
-	for i := range reporters {
-		path := "/data/" + strconv.Itoa(i) + ".db"
-		if mixed && i%2 == 1 {
-			reporters[i] = &otherReporter{path, at}
-			continue
-		}
-		tracker := heartbeat.NewSyncTracker(path)
-		tracker.Record(at)
-		reporters[i] = tracker
-	}
-	return reporters
-}
 
 // run runs the Monitor until the function that it returns is called.
 func run(tb testing.TB, monitor *heartbeat.Monitor) (stop func()) {

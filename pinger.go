@@ -83,6 +83,10 @@ func (m multiPinger) Ping(ctx context.Context) error {
 // target does not touch the others: so the group's shared context and first error
 // are not used.
 func pingAll(n int, ping func(i int)) {
+	if n == 1 { // the usual case: callPinger's goroutine is enough
+		ping(0)
+		return
+	}
 	var group errgroup.Group
 	for i := range n {
 		group.Go(func() error {
@@ -236,7 +240,7 @@ func (e *StatusError) Error() string {
 // A pingVerdict is what an error says of the next attempt.
 type pingVerdict struct {
 	notSent    bool          // no byte has left
-	retryAfter time.Duration // to wait at least, as a 429 or 503 asked; zero: no wish
+	retryAfter time.Duration // to wait at least, as a 429 or 503 asked; the schedule bounds it
 	hint       string        // for the operator; empty: none
 }
 
@@ -250,7 +254,7 @@ func classify(err error) (sent pingVerdict) {
 	if errors.As(err, &status) && status != nil {
 		switch status.Code {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			sent.retryAfter = max(0, min(status.RetryAfter, maxRetryAfter))
+			sent.retryAfter = status.RetryAfter
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
 			sent.hint = unlikely

@@ -150,7 +150,12 @@ func TestH4_SourceUnderLoad(t *testing.T) {
 
 // A Source costs no allocation beyond its own.
 func TestH4_SourceAllocates(t *testing.T) {
-	named := benchReporters(100, epoch, true)
+	named := make([]heartbeat.SyncReporter, 100)
+	for i := range named {
+		reporter := heartbeattest.NewReporter(fmt.Sprint("/data/", i))
+		reporter.Set(epoch)
+		named[i] = reporter
+	}
 	m, err := heartbeat.New(sent, nil, &heartbeat.Options{
 		Logger: quiet, Clock: &stillClock{epoch}, FailPinger: &heartbeattest.Pinger{},
 		Source: func() []heartbeat.SyncReporter { return named },

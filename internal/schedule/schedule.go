@@ -230,15 +230,11 @@ func (s *Schedule) Judged(now time.Time, v *Verdict, by By) (plan Plan) {
 	case v.Healthy && !s.healthy:
 		plan.Overtaken = true
 	case v.Healthy && by != ByPeek:
-		if plan.Attempts = s.reserve(s.beats, by == ByBeat, by, v.Number); plan.Attempts != nil {
-			plan.Timeout = s.timeout(plan.Attempts, by)
-		}
+		plan.Attempts = s.reserve(false, by, v.Number)
+		plan.Timeout = s.timeout(plan.Attempts, by)
 	case !v.Healthy && plan.Newest:
-		plan.Attempts = s.reserve(s.signals, false, by, v.Number)
+		plan.Attempts = s.reserve(true, by, v.Number)
 		plan.Timeout = s.signalTimeout(by)
-		for i := range plan.Attempts {
-			plan.Attempts[i].Signal, plan.Attempts[i].debt = true, s.outage
-		}
 	}
 	return plan
 }
@@ -295,25 +291,30 @@ func (s *Schedule) prove(v *Verdict) (lost bool) {
 	return lost
 }
 
-// reserve records an attempt on each target that is owed one and may be pinged; with
-// all, on each that may be pinged.
-func (s *Schedule) reserve(targets []target, all bool, by By, look uint64) (attempts []Attempt) {
+// reserve records an attempt on each target that is owed one and may be pinged; a
+// Beat's heartbeat, on each that may be pinged.
+func (s *Schedule) reserve(signal bool, by By, look uint64) (attempts []Attempt) {
+	targets, debt := s.targets(signal)
 	for i := range targets {
 		t := &targets[i]
-		if !t.owed && !all || t.pinging || s.now.Before(t.floor) || s.now.Before(t.retryAfter) {
+		wanted := t.owed || by == ByBeat && !signal
+		// Not ready: what a rate-limited Beat costs is mostly this, and that copies times.
+		if !wanted || t.pinging || s.now.Before(t.floor) || s.now.Before(t.retryAfter) {
 			continue
 		}
-		attempts = append(attempts, Attempt{Target: i, Began: s.now, Look: look, By: by, debt: s.beat, owed: t.owed})
+		attempts = append(attempts, Attempt{Signal: signal, Target: i, Began: s.now, Look: look, By: by, debt: debt, owed: t.owed})
 		t.pinging, t.floor = true, s.now.Add(s.spacing)
 	}
 	return attempts
 }
 
-func (s *Schedule) targets(a Attempt) []target {
-	if a.Signal {
-		return s.signals
+// targets returns the targets of a kind, and what is owed to them now: the current
+// beat, or the signal of the current outage.
+func (s *Schedule) targets(signal bool) (targets []target, debt uint64) {
+	if signal {
+		return s.signals, s.outage
 	}
-	return s.beats
+	return s.beats, s.beat
 }
 
 // timeout returns how long the pings of beats are given. Run waits for them, so one
@@ -350,9 +351,10 @@ func (s *Schedule) Owed(target int) bool { return s.beats[target].owed }
 // outage that is over nothing of the next.
 func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (firstFailure bool) {
 	s.tick(now)
-	t := &s.targets(a)[a.Target]
+	targets, debt := s.targets(a.Signal)
+	t := &targets[a.Target]
 	t.pinging = false
-	current := !a.Signal && a.debt == s.beat || a.Signal && a.debt == s.outage
+	current := a.debt == debt
 	if o.Sent {
 		if current {
 			t.owed, t.told = false, a.Signal
