@@ -2,10 +2,12 @@ package heartbeat
 
 import (
 	"fmt"
-	"maps"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
 
 // A SyncReporter is one database, or any other thing that is kept in sync, and
@@ -85,63 +87,44 @@ type DatabaseStatus struct {
 // Healthy reports whether the database has synced recently enough.
 func (s DatabaseStatus) Healthy() bool { return s.Reason == "" }
 
-// A database is a reporter with the path that it had when it was added. A nil
-// reporter marks one that was removed.
+// A database is a reporter with the path that it had when it was added.
 type database struct {
 	path     string
 	reporter SyncReporter
+	since    uint64 // how many looks had begun when it was added; fromSource: Options.Source named it
 }
+
+const fromSource = math.MaxUint64
 
 // pathOf names r. One that cannot name itself, such as a nil pointer, is named by
 // its type. It is reported at every check, rather than lost here.
 func pathOf(r SyncReporter) (path string) {
-	named := false
-	defer func() {
-		if !named {
-			_ = recover()
-			path = fmt.Sprintf("%T", r)
-		}
-	}()
-	path = r.Path()
-	named = true
+	if _, panicked := try(func() { path = r.Path() }); panicked {
+		path = fmt.Sprintf("%T", r)
+	}
 	return path
 }
 
-// A nilReporter stands for a nil that Options.Source returned, since a nil in a
-// set is a gap.
+// A nilReporter stands for a nil that Options.Source returned.
 type nilReporter struct{}
 
 func (nilReporter) Path() string                    { return "nil from Options.Source" }
 func (nilReporter) LastSuccessfulSyncAt() time.Time { panic("sync reporter is nil") }
 
-// A databaseSet is the databases of a Monitor, which guards it with its mutex. One
-// sequence numbers databases and snapshots, so that it can be told which of them
-// came first.
+// A panickedSource stands for an Options.Source that panicked.
+type panickedSource struct{ value any }
+
+func (panickedSource) Path() string                      { return "Options.Source" }
+func (s panickedSource) LastSuccessfulSyncAt() time.Time { panic(s.value) }
+
+// A databaseSet is the databases that were added to a Monitor, which guards it with
+// its mutex. A list that it has handed out is never changed: add appends behind its
+// end, and what was removed is left out of the next one. A copy at each removal was
+// rejected: it took seconds to remove ten thousand.
 type databaseSet struct {
-	list     []database // in the order they were added, with gaps; see remove
-	index    map[string]registration
-	sequence uint64
-	shared   bool // whether a snapshot may still be read
-
-	// Those of Options.Source, by path. Each has the number of the snapshot that
-	// had it first, and of the latest that has it.
-	sourced map[string]sourcing
-}
-
-// A registration says where in the list a path stands, and the database's number.
-type registration struct {
-	at     int
-	number uint64
-}
-
-type sourcing struct{ first, latest uint64 }
-
-// A snapshot is the databases at one moment, for reading only.
-type snapshot struct {
-	added   []database // with gaps
-	sourced []database
-	count   int // without the gaps
-	number  uint64
+	list    []database // in the order they were added
+	index   map[string]int
+	removed bool // whether the list has some that the index has not
 }
 
 // add adds a database, and reports whether its path was free.
@@ -149,229 +132,243 @@ func (s *databaseSet) add(db database) bool {
 	if _, taken := s.index[db.path]; taken {
 		return false
 	}
-	s.sequence++
-	s.index[db.path] = registration{len(s.list), s.sequence}
-	// A snapshot holds only the elements that there were. So appending to the array
-	// that it shares is safe.
+	if len(s.list) > 2*len(s.index) { // else sets that nobody looks at would grow for ever
+		s.databases()
+	}
+	s.index[db.path] = len(s.list)
 	s.list = append(s.list, db)
 	return true
 }
 
-// remove removes a database, and reports whether there was one. It leaves a gap:
-// to close it at once would make it quadratic to remove many.
+// remove removes a database, and reports whether there was one.
 func (s *databaseSet) remove(path string) bool {
-	r, ok := s.index[path]
-	if !ok {
+	_, ok := s.index[path]
+	delete(s.index, path)
+	s.removed = s.removed || ok
+	return ok
+}
+
+// databases returns the databases, for reading only.
+func (s *databaseSet) databases() []database {
+	if s.removed {
+		old := s.list
+		s.list = make([]database, 0, len(s.index))
+		for i, db := range old {
+			if at, ok := s.index[db.path]; ok && at == i {
+				s.index[db.path] = len(s.list)
+				s.list = append(s.list, db)
+			}
+		}
+		s.removed = false
+	}
+	return s.list
+}
+
+// An inquiry is what databases said when they were asked for their last sync.
+// Its room is used again by the next one.
+type inquiry struct {
+	dbs    []database
+	syncs  []time.Time // the zero time where one panicked
+	panics map[int]any // what those panicked with
+	asking atomic.Int64
+}
+
+// ask asks each database.
+func (q *inquiry) ask(dbs []database) {
+	q.dbs, q.panics = dbs, nil
+	q.syncs = slices.Grow(q.syncs[:0], len(dbs))
+	for len(q.syncs) < len(dbs) {
+		q.askUntilPanic()
+	}
+}
+
+// askUntilPanic asks those that are left, up to and including the first that
+// panics. One deferred call guards the whole run: one for each database would cost
+// more than the verdict. That recover returns nil proves nothing, since panic(nil)
+// may be allowed.
+func (q *inquiry) askUntilPanic() {
+	syncs := q.syncs
+	defer func() {
+		if n := len(syncs); n < len(q.dbs) {
+			if q.panics == nil {
+				q.panics = map[int]any{}
+			}
+			q.panics[n] = recover()
+			syncs = append(syncs, time.Time{})
+		}
+		q.syncs = syncs
+	}()
+	for i := len(syncs); i < len(q.dbs); i++ {
+		q.asking.Store(int64(i))
+		syncs = append(syncs, q.dbs[i].reporter.LastSuccessfulSyncAt())
+	}
+}
+
+// A verdict says which databases are healthy at one moment.
+type verdict struct {
+	now       time.Time
+	maxAge    time.Duration
+	databases int
+	unhealthy []DatabaseStatus // in the order in which they were asked
+	at        []int            // where in the inquiry each of them is
+	panics    map[int]any
+	fresh     time.Duration // how long it is until one that is healthy is stale, if none syncs
+}
+
+func (v *verdict) healthy() bool { return v.databases > 0 && len(v.unhealthy) == 0 }
+
+// judge judges what the databases said, at one moment. It is pure: it reads no
+// clock and writes no log.
+func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
+	v := verdict{now: now, maxAge: maxAge, databases: len(q.syncs), panics: q.panics}
+	oldest := time.Duration(0)
+	nowSec, nowNsec := now.Unix(), int64(now.Nanosecond())
+	// Seconds that a Duration can count. To compare seconds as integers costs a
+	// fraction of what time.Sub does.
+	const countable = uint64(math.MaxInt64 / 4 / time.Second)
+	for i := range q.syncs {
+		at := &q.syncs[i]
+		older := now.Sub(*at)
+		newer := older
+		if sec := nowSec - at.Unix(); uint64(sec)+countable <= 2*countable {
+			wall := time.Duration(sec*int64(time.Second) + nowNsec - int64(at.Nanosecond()))
+			older, newer = max(older, wall), min(newer, wall)
+		} else {
+			older, newer = ages(now, *at)
+		}
+		stale := older > maxAge || older == math.MaxInt64 // further than a Duration reaches
+		if !stale && newer >= -maxAge && !at.IsZero() {
+			oldest = max(oldest, older)
+			continue
+		}
+		reason := ReasonFuture
+		switch _, panicked := q.panics[i]; {
+		case panicked:
+			reason = ReasonPanicked
+		case at.IsZero():
+			reason = ReasonNotSynced
+		case stale:
+			reason = ReasonStale
+		}
+		v.unhealthy = append(v.unhealthy, DatabaseStatus{q.dbs[i].path, *at, reason})
+		v.at = append(v.at, i)
+	}
+	v.fresh = maxAge - oldest
+	return v
+}
+
+// ages returns how long ago a time was by the monotonic clock, where both times have
+// a reading, and by the wall clock: the larger and the smaller. The first stands
+// still while the machine sleeps, the second can be set.
+func ages(now, at time.Time) (older, newer time.Duration) {
+	mono, wall := now.Sub(at), now.Round(0).Sub(at.Round(0))
+	return max(mono, wall), min(mono, wall)
+}
+
+// A look is what the next one needs to know of the look before: which databases it
+// asked, and which of them were well. Databases that are only stale because time
+// jumped were well.
+type look struct {
+	number  uint64
+	ended   time.Time
+	well    bool                // all were
+	unwell  map[string]struct{} // those that were not
+	sourced []string            // the paths of Options.Source's
+	index   map[string]struct{} // the same; nil until somebody asks
+}
+
+// begin makes l a look that has found nothing yet. Its room is used again.
+func (l *look) begin(number uint64, ended time.Time) {
+	*l = look{number: number, ended: ended, well: true, sourced: l.sourced[:0]}
+}
+
+// remember keeps the paths of Options.Source's databases.
+func (l *look) remember(dbs []database) {
+	for i := range dbs {
+		if dbs[i].since == fromSource {
+			l.sourced = append(l.sourced, dbs[i].path)
+		}
+	}
+}
+
+// asked reports whether the look asked db too.
+func (l *look) asked(db *database) bool {
+	if db.since != fromSource {
+		return db.since < l.number
+	}
+	if _, isSource := db.reporter.(panickedSource); isSource {
+		return true
+	}
+	if l.index == nil {
+		l.index = make(map[string]struct{}, len(l.sourced))
+		for _, path := range l.sourced {
+			l.index[path] = struct{}{}
+		}
+	}
+	_, ok := l.index[db.path]
+	return ok
+}
+
+// judgeLoss says whether a database was lost since the look before, which is nil
+// where there was none, and notes in this what the next look needs to know. It is
+// pure too.
+//
+// Memory of what single databases were, over more than one look, was rejected: each
+// database that comes, goes or panics would have to be carried through it.
+func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule.Jump) (lost bool) {
+	for n, i := range v.at {
+		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
+		if reason == ReasonStale {
+			age, _ := ages(v.now, v.unhealthy[n].LastSyncAt)
+			left := v.maxAge - age
+			for _, j := range jumps {
+				if age > j.Ago { // nothing could sync in that time
+					left += j.Length
+				}
+			}
+			if left >= 0 {
+				v.fresh = min(v.fresh, left)
+				continue
+			}
+			overdue = -left
+		}
+		this.add(dbs[i].path)
+		lost = lost || before != nil && reason != ReasonFuture && before.lost(v.now, &dbs[i], reason, overdue)
+	}
+	this.well = this.well && v.databases > 0
+	return lost
+}
+
+func (l *look) add(path string) {
+	if l.unwell == nil {
+		l.well, l.unwell = false, map[string]struct{}{}
+	}
+	l.unwell[path] = struct{}{}
+}
+
+// lost reports whether db, which is unhealthy now, is so since the look.
+func (l *look) lost(now time.Time, db *database, reason Reason, overdue time.Duration) bool {
+	if l.well {
+		return l.asked(db)
+	}
+	if reason != ReasonStale {
 		return false
 	}
-	delete(s.index, path)
-	if s.shared {
-		s.list = slices.Clone(s.list)
-		s.shared = false
-	}
-	s.list[r.at] = database{}
-	if len(s.list) > 2*len(s.index) {
-		s.list = slices.DeleteFunc(s.list, func(db database) bool { return db.reporter == nil })
-		for at, db := range s.list {
-			s.index[db.path] = registration{at, s.index[db.path].number}
-		}
-	}
-	return true
+	since, _ := ages(now, l.ended)
+	_, unwell := l.unwell[db.path]
+	return (overdue <= since || !unwell) && l.asked(db)
 }
 
-// snapshot returns the databases, with those that Options.Source named just
-// before. With remember, numbers can tell which of these there were already.
-func (s *databaseSet) snapshot(sourced []database, remember bool) snapshot {
-	s.shared = true
-	s.sequence++
-	if remember {
-		s.remember(sourced)
-	}
-	return snapshot{s.list, sourced, len(s.index) + len(sourced), s.sequence}
-}
-
-// remember takes note of what Options.Source named for the latest snapshot. A
-// database that it named no more, and names again, is a new one.
-func (s *databaseSet) remember(sourced []database) {
-	distinct := 0
-	for _, db := range sourced {
-		known := s.sourced[db.path]
-		if known.first == 0 {
-			known.first = s.sequence
-		}
-		if known.latest != s.sequence {
-			known.latest = s.sequence
-			s.sourced[db.path] = known
-			distinct++
-		}
-	}
-	if distinct < len(s.sourced) {
-		maps.DeleteFunc(s.sourced, func(_ string, known sourcing) bool { return known.latest != s.sequence })
-	}
-}
-
-// numbers returns the numbers of the databases that were found, but for those that
-// have been removed since. A Source that panicked has the number zero: it was
-// there before every database.
-func (s *databaseSet) numbers(found []finding) []uint64 {
-	numbers := make([]uint64, 0, len(found))
-	for i := range found {
-		number, ok := uint64(0), true
-		switch found[i].origin {
-		case wasAdded:
-			var r registration
-			r, ok = s.index[found[i].Path]
-			number = r.number
-		case wasSourced:
-			var known sourcing
-			known, ok = s.sourced[found[i].Path]
-			number = known.first
-		}
-		if ok {
-			numbers = append(numbers, number)
-		}
-	}
-	return numbers
-}
-
-// A finding is a verdict worth telling, what the reporter panicked with, and where
-// it came from.
-type finding struct {
-	DatabaseStatus
-	panicValue any
-	origin     origin
-}
-
-type origin int
-
-const (
-	wasAdded origin = iota
-	wasSourced
-	isSource // Options.Source itself
-)
-
-// A checker judges databases at one moment. It is pure: it reads no clock and
-// writes no log.
-type checker struct {
-	now            time.Time
-	oldest, newest time.Time // bounds of a fresh sync
-	maxAge, twice  uint64    // nanoseconds, and twice as many
-
-	// What it returns beside the unhealthy databases, at a price.
-	quick  bool // neither of the next two
-	all    bool // the healthy ones are findings too
-	watch  bool // the oldest sync of a healthy one is wanted, by either clock
-	oldAge time.Duration
-	oldAt  time.Time
-
-	// Seconds that lie within the wall clock's bounds as a whole: the first, and
-	// how many there are.
-	firstSecond int64
-	seconds     uint64
-}
-
-// begin sets the moment. It fills c in place: a copy would cost as much as the
-// verdict on ten databases.
-func (c *checker) begin(now time.Time, maxAge time.Duration) {
-	c.now, c.maxAge, c.twice = now, uint64(maxAge), 2*uint64(maxAge)
-	c.oldest, c.newest = now.Add(-maxAge), now.Add(maxAge)
-	// The zero time is never in them, even on a clock that starts there, as a
-	// fake one may.
-	c.firstSecond = max(c.oldest.Unix(), time.Time{}.Unix()) + 1
-	c.seconds = uint64(max(0, c.newest.Unix()-c.firstSecond))
-	c.oldAge, c.oldAt = 0, now
-}
-
-// judge judges each database. It returns the unhealthy ones (or, with c.all, all
-// of them) in the order of the snapshot; nil when there are none.
-func (c *checker) judge(dbs snapshot) (found []finding) {
-	c.quick = !c.all && !c.watch
-	for next := 0; next < len(dbs.added); {
-		next = c.judgeUntilPanic(dbs.added, next, wasAdded, &found)
-	}
-	for next := 0; next < len(dbs.sourced); {
-		next = c.judgeUntilPanic(dbs.sourced, next, wasSourced, &found)
-	}
-	return found
-}
-
-// judgeUntilPanic judges dbs[from:], up to and including the first whose reporter
-// panics, and returns the index after the last one judged. One deferred call
-// guards the whole run: a deferred call for each database would cost more than
-// the verdict. That recover returns nil proves nothing, since panic(nil) may be
-// allowed.
-func (c *checker) judgeUntilPanic(dbs []database, from int, origin origin, found *[]finding) (next int) {
-	next = from
+// try calls f, and reports whether it panicked and with what. An end of its
+// goroutine passes through. That recover returns nil proves nothing, since
+// panic(nil) may be allowed.
+func try(f func()) (value any, panicked bool) {
+	panicked = true
 	defer func() {
-		if next < len(dbs) {
-			*found = append(*found, finding{DatabaseStatus{Path: dbs[next].path, Reason: ReasonPanicked}, recover(), origin})
-			next++
+		if panicked {
+			value = recover()
 		}
 	}()
-	for ; next < len(dbs); next++ {
-		db := &dbs[next]
-		if db.reporter == nil {
-			continue
-		}
-		at := db.reporter.LastSuccessfulSyncAt()
-		// What reason decides, for all but the first and last second of the
-		// bounds, at a fraction of what its comparisons cost.
-		surely := uint64(at.Unix()-c.firstSecond) < c.seconds && uint64(c.now.Sub(at))+c.maxAge <= c.twice
-		if surely && c.quick {
-			continue
-		}
-		if surely && !c.all {
-			c.note(at)
-		} else if reason := c.reason(at); reason != "" || c.all {
-			*found = append(*found, finding{DatabaseStatus{db.path, at, reason}, nil, origin})
-		} else if c.watch {
-			c.note(at)
-		}
-	}
-	return next
-}
-
-// reason judges one last sync: it must lie at most maxAge away from now, by the
-// monotonic clock (where both times have a reading) and by the wall clock. The
-// first stands still while the machine sleeps, the second can be set.
-func (c *checker) reason(at time.Time) Reason {
-	switch {
-	case at.IsZero():
-		return ReasonNotSynced
-	case at.Before(c.oldest), at.Before(c.oldest.Round(0)):
-		return ReasonStale
-	case at.After(c.newest), at.After(c.newest.Round(0)):
-		return ReasonFuture
-	}
-	return ""
-}
-
-// rejudge judges again, at c's moment, what another checker found with all set.
-func (c *checker) rejudge(all []finding) (found []finding) {
-	for _, f := range all {
-		if f.Reason != ReasonPanicked {
-			f.Reason = c.reason(f.LastSyncAt)
-		}
-		if f.Reason != "" {
-			found = append(found, f)
-		} else if c.watch {
-			c.note(f.LastSyncAt)
-		}
-	}
-	return found
-}
-
-// note takes a healthy database's last sync into account.
-func (c *checker) note(at time.Time) {
-	if age := c.now.Sub(at); age > c.oldAge {
-		c.oldAge = age
-	}
-	if at.Unix() < c.oldAt.Unix() || at.Unix() == c.oldAt.Unix() && at.Nanosecond() < c.oldAt.Nanosecond() {
-		c.oldAt = at
-	}
-}
-
-// fresh returns how long the healthy databases stay so by both clocks, if none syncs.
-func (c *checker) fresh() time.Duration {
-	return time.Duration(c.maxAge) - max(c.oldAge, c.now.Round(0).Sub(c.oldAt.Round(0)))
+	f()
+	return nil, false
 }

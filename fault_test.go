@@ -402,7 +402,7 @@ func TestFault_ContextEnds(t *testing.T) {
 			require.Equal(t, moment, time.Since(start), "Run returns at once")
 			want := ""
 			if moment >= 30*time.Second {
-				want += "level=ERROR msg=\"heartbeat failed\" error=\"no answer\"\n"
+				want += "level=ERROR msg=\"heartbeat failed\" error=\"no answer\" retry=30s\n"
 			}
 			if moment >= 90*time.Second {
 				want += "level=INFO msg=\"heartbeat sent\"\n"

@@ -141,30 +141,44 @@ type Options struct {
 
 // A Monitor checks its databases and pings its targets. Create one with [New] or
 // [Config.NewMonitor]. All its methods may be called from any goroutine at any
-// time, also from an OnResult, a Source, a reporter or a pinger: no lock is held
-// while one of those runs. (A reporter or a Source that calls Status or Beat is
-// asked by them in turn. It must see to it that this ends.)
+// time, also from an OnResult or a Pinger: no lock is held while one of those runs.
+// A reporter, an Options.Source or a Clock may call Status, Add and Remove. It must
+// not call Beat, which would wait for the check that it is part of.
 type Monitor struct {
-	clock      Clock
-	logger     *slog.Logger
-	interval   time.Duration
-	maxSyncAge time.Duration
-	onResult   func(Result)
-	source     func() []SyncReporter
-	targets    []target
-	signals    []target // of FailPinger
+	clock       Clock
+	systemClock bool
+	logger      *slog.Logger
+	interval    time.Duration
+	maxSyncAge  time.Duration
+	onResult    func(Result)
+	source      func() []SyncReporter
+	targets     []target
+	signals     []target // of FailPinger
 
-	running   atomic.Bool
-	woken     chan struct{} // has a value when Run must look at the schedule again
-	callbacks atomic.Int32  // calls of onResult under way
+	running atomic.Bool
+	woken   chan struct{} // has a value when Run must ask the schedule again
+	reports reportLimit
+
+	// Whoever has put a value into looking makes a look, and owns these. A channel
+	// and not a mutex, so that Beat can give up with its ctx, and so that the time of
+	// a synctest bubble goes on.
+	looking   chan struct{}
+	asked     inquiry
+	sourced   []database  // room for what source returns
+	spare     *look       // room for the next
+	slowTimer *time.Timer // fires when a look takes long
+
+	slowLine chan struct{} // has a value while a line about a slow look is written
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
 	set        databaseSet
-	sourced    []database // room for what source returns, while no check uses it
-	verdict    Result     // what the newest check to be judged found, before its pings
-	last       Result     // what the newest check to end came to
-	lastLook   uint64     // its number
+	looks      uint64     // how many have begun
+	waitingFor []database // those that the look under way asks; nil: none is
+	before     *look      // the latest look of this Run, or of Beats without one; nil: none yet
+	flights    []*flight
+	last       Result // what the newest check to end came to
+	lastLook   uint64 // its number
 	lastSentAt time.Time
 	sentLook   uint64 // the number of the check that lastSentAt is of
 }
@@ -177,11 +191,11 @@ type target struct {
 }
 
 // New returns a Monitor of the databases that reporters report on, and that pings
-// pinger, which may be a [MultiPinger]. There may be no reporters yet. A nil opts
-// means all defaults. New returns an error where a pinger or a reporter is nil (a
-// nil pointer in a Pinger too), where two reporters have one path
-// ([ErrDuplicatePath]), where MaxSyncAge is negative, and where FailPinger is the
-// pinger itself or requests its URL: that would answer an outage with a heartbeat.
+// pinger, which may be a [MultiPinger]. There may be no reporters yet. If opts is
+// nil, all defaults are used. New returns an error if a pinger or a reporter is nil
+// (a nil pointer in a Pinger too), if two reporters have one path
+// ([ErrDuplicatePath]), if MaxSyncAge is negative, and if FailPinger is the pinger
+// itself or requests its URL: that would answer an outage with a heartbeat.
 func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, error) {
 	var o Options
 	if opts != nil {
@@ -217,11 +231,11 @@ func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, erro
 func newMonitor(o Options, targets, signals []target) *Monitor {
 	m := &Monitor{
 		clock: o.Clock, logger: o.Logger, interval: o.Interval, maxSyncAge: o.MaxSyncAge, onResult: o.OnResult, source: o.Source,
-		targets: targets, signals: signals, woken: make(chan struct{}, 1),
-		set: databaseSet{index: map[string]registration{}},
+		targets: targets, signals: signals, set: databaseSet{index: map[string]int{}},
+		woken: make(chan struct{}, 1), looking: make(chan struct{}, 1), slowLine: make(chan struct{}, 1),
 	}
 	if m.clock == nil {
-		m.clock = systemClock{}
+		m.clock, m.systemClock = systemClock{}, true
 	}
 	if m.logger == nil {
 		m.logger = slog.Default()
@@ -237,10 +251,10 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 	if m.maxSyncAge == 0 {
 		m.maxSyncAge = m.interval
 	}
-	if m.source != nil && len(signals) > 0 {
-		m.set.sourced = map[string]sourcing{}
-	}
-	m.schedule = schedule.New(m.interval, MinInterval, len(targets), len(signals))
+	m.schedule = schedule.New(schedule.Settings{
+		Interval: m.interval, Spacing: MinInterval, MaxSyncAge: m.maxSyncAge,
+		Beats: len(targets), Signals: len(signals), SystemClock: m.systemClock,
+	})
 	return m
 }
 
@@ -281,7 +295,7 @@ func (m *Monitor) Add(r SyncReporter) error {
 	path := pathOf(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.set.add(database{path, r}) {
+	if !m.set.add(database{path, r, m.looks}) {
 		return fmt.Errorf("%w: %s", ErrDuplicatePath, path)
 	}
 	return nil
@@ -297,16 +311,20 @@ func (m *Monitor) Remove(path string) bool {
 }
 
 // Status judges the databases now, and tells what the newest check came to. It
-// never waits for a ping in flight.
+// never waits for a check or a ping.
 func (m *Monitor) Status() Status {
-	dbs, failure := m.snapshot(false)
-	defer m.release(dbs.sourced)
-	c := checker{all: true}
-	c.begin(m.clock.Now(), m.maxSyncAge)
-	status := Status{Healthy: dbs.count > 0, Interval: m.interval, Databases: make([]DatabaseStatus, 0, dbs.count)}
-	for _, f := range slices.Concat(failure, c.judge(dbs)) {
-		status.Databases = append(status.Databases, f.DatabaseStatus)
-		status.Healthy = status.Healthy && f.Healthy()
+	m.mu.Lock()
+	added := m.set.databases()
+	m.mu.Unlock()
+	var q inquiry
+	q.ask(m.withSource(added, nil))
+	v := q.judge(m.clock.Now(), m.maxSyncAge)
+	status := Status{Healthy: v.healthy(), Interval: m.interval, Databases: make([]DatabaseStatus, len(q.dbs))}
+	for i, db := range q.dbs {
+		status.Databases[i] = DatabaseStatus{db.path, q.syncs[i], ""}
+	}
+	for n, i := range v.at {
+		status.Databases[i] = v.unhealthy[n]
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -314,11 +332,21 @@ func (m *Monitor) Status() Status {
 	return status
 }
 
+// patience is how long somebody foreign may take before a line says so, and how
+// long Run waits for its pings on a clock that is not the system's.
+const patience = 10 * time.Second
+
+// maxUnfinished is how many checks of Run may be unfinished. A ping ends within
+// MinInterval, so only a pinger, a log handler or a callback that hangs makes them
+// pile up.
+const maxUnfinished = 100
+
 // Run checks and pings until ctx is done, and then returns nil. It returns
 // [ErrRunning] if another Run has not returned yet. Once that has, Run may be
-// called again. It uses the caller's goroutine, waits for the pings that it makes,
-// and leaves nothing behind when it returns: so a pinger that ignores its ctx
-// holds it up.
+// called again: so a daemon that leads only for a time calls it once for each term,
+// with a ctx that ends with the term. Run uses the caller's goroutine. The pings are
+// made beside it, and when ctx is done Run waits for them and leaves nothing behind:
+// a pinger, a log handler or an OnResult that hangs holds it up then.
 func (m *Monitor) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -327,21 +355,26 @@ func (m *Monitor) Run(ctx context.Context) error {
 	start := m.clock.Now()
 	m.mu.Lock()
 	m.schedule.Start(start)
+	m.before = nil
 	m.mu.Unlock()
 	defer func() {
 		m.mu.Lock()
 		m.schedule.Stop()
+		m.before = nil
 		m.mu.Unlock()
 	}()
-	r := &runner{Monitor: m}
+	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
+	defer r.checks.Wait()
 	for ctx.Err() == nil {
 		now := m.clock.Now()
-		switch action, wake := m.next(now); action {
+		m.mu.Lock()
+		action, wake := m.schedule.Next(now)
+		m.mu.Unlock()
+		switch action {
 		case schedule.Check:
-			m.check(ctx, schedule.ByRun, r)
-			r.looked = true
+			r.check(ctx, schedule.CallerRun)
 		case schedule.Peek:
-			m.check(ctx, schedule.ByPeek, r)
+			r.check(ctx, schedule.CallerPeek)
 		case schedule.Wait:
 			r.wait(ctx, now, wake)
 		}
@@ -349,25 +382,51 @@ func (m *Monitor) Run(ctx context.Context) error {
 	return nil
 }
 
-// next asks the schedule what is due.
-func (m *Monitor) next(now time.Time) (schedule.Action, time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.schedule.Next(now)
-}
-
 // A runner is what one Run knows beside the Monitor.
 type runner struct {
 	*Monitor
-	timer   <-chan time.Time // nil: none is outstanding
-	timerAt time.Time
-	looked  bool // at least once
-	said    skipped
+	timer      <-chan time.Time // nil: none is outstanding
+	timerAt    time.Time
+	checks     sync.WaitGroup
+	unfinished chan struct{} // has a value for each check that is
+	lines      runLines
 }
 
-// wait waits until wake, or until a Beat has changed what is due. It asks the clock
-// for a second channel while one is outstanding only if that would come too late:
-// some fake clocks count those that were given up.
+// check makes a check. What follows the look goes on beside the loop.
+func (r *runner) check(ctx context.Context, caller schedule.Caller) {
+	select {
+	case r.unfinished <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	c := &check{caller: caller}
+	if !r.look(ctx, c, &r.lines) {
+		<-r.unfinished
+		return
+	}
+	done := make(chan struct{})
+	r.checks.Go(func() {
+		defer close(done)
+		defer func() { <-r.unfinished }()
+		r.finish(ctx, c)
+	})
+	if r.systemClock {
+		return
+	}
+	// A test moves its clock when it sees that Run waits on it. By then the check
+	// must be over.
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// wait waits until wake, or until a Beat or a settled ping has changed what is due.
+// It asks the clock for a second channel while one is outstanding only if that would
+// come too late: some fake clocks count those that were given up.
 func (r *runner) wait(ctx context.Context, now, wake time.Time) {
 	if r.timer == nil || wake.Before(r.timerAt) {
 		r.timer, r.timerAt = r.clock.After(wake.Sub(now)), wake
@@ -380,7 +439,7 @@ func (r *runner) wait(ctx context.Context, now, wake time.Time) {
 	}
 }
 
-// wakeRun makes Run look at the schedule again.
+// wakeRun makes Run ask the schedule again.
 func (m *Monitor) wakeRun() {
 	select {
 	case m.woken <- struct{}{}:
@@ -394,285 +453,342 @@ func (m *Monitor) wakeRun() {
 // if that attempt never left; while a ping is in flight; and for as long as a
 // Retry-After asks. Who asked for the attempt does not matter. When all targets
 // are rate-limited, the Result is Skipped with [ReasonRateLimited]. When ctx is
-// done before the ping, it is Failed with the error of ctx.
+// done before the ping, it is Failed with the error of ctx. Checks are made one
+// after the other: Beat waits, as long as its ctx allows, while another asks the
+// databases.
 func (m *Monitor) Beat(ctx context.Context) Result {
-	return m.check(ctx, schedule.ByBeat, nil)
+	c := check{caller: schedule.CallerBeat}
+	m.look(ctx, &c, nil)
+	m.wakeRun() // it may have something to do earlier
+	return m.finish(ctx, &c)
 }
 
-// maxCheckTime is how long a check may take for its verdict to hold when the ping
-// goes out.
-const maxCheckTime = time.Second
-
-// A judgement is what a look at the databases found.
-type judgement struct {
-	began, ended time.Time
-	number       uint64 // of the look
-	count        int    // of the databases
-	found        []finding
-	fresh        time.Duration // how long the healthy ones stay so; wanted for the failure signal only
+// A check is a look with what follows from it.
+type check struct {
+	verdict
+	caller schedule.Caller
+	number uint64 // of the look
+	slow   bool   // a line about the look may be under way
+	plan   schedule.Plan
+	flight *flight // nil: nothing is pinged
+	levels levels  // of its lines
+	result Result
 }
 
-func (j *judgement) healthy() bool { return j.count > 0 && len(j.found) == 0 }
-
-// judge asks the databases. Where that took long, because a reporter or a Source
-// blocked or the machine slept, what was fresh when it began may be stale: then it
-// asks once more, and judges all that was said by the time at the end.
-func (m *Monitor) judge(j *judgement) {
-	j.began = m.clock.Now()
-	dbs, failure := m.snapshot(true)
-	c := checker{watch: len(m.signals) > 0}
-	c.begin(j.began, m.maxSyncAge)
-	j.found = c.judge(dbs)
-	j.ended = m.clock.Now()
-	// The monotonic clock stands still while the machine sleeps. By the wall clock,
-	// whole seconds will do.
-	if j.ended.Sub(j.began) > maxCheckTime || j.ended.Unix()-j.began.Unix() > int64(2*maxCheckTime/time.Second) {
-		c.all = true
-		said := c.judge(dbs)
-		j.ended = m.clock.Now()
-		c.begin(j.ended, m.maxSyncAge)
-		j.found = c.rejudge(said)
+// look asks the databases, judges them, and reserves the attempts. Looks are made
+// one at a time, so that their verdicts are told in the order in which they were
+// made. It writes no log line: a handler may block, and all looks with it. lines is
+// Run's; nil for a Beat. It reports whether that was a check: a peek that finds all
+// healthy is none.
+func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) bool {
+	select {
+	case m.looking <- struct{}{}:
+		defer m.endLook()
+	case <-ctx.Done():
 	}
-	j.number, j.count = dbs.number, dbs.count
-	if failure != nil {
-		j.found, j.count = append(failure, j.found...), j.count+1
-	}
-	if c.watch {
-		j.fresh = c.fresh() - max(0, j.ended.Sub(c.now), j.ended.Round(0).Sub(c.now.Round(0)))
-	}
-	if m.source != nil {
-		m.release(dbs.sourced)
-	}
-}
-
-// snapshot returns the databases, those of Source included, and a finding if that
-// panicked.
-func (m *Monitor) snapshot(remember bool) (dbs snapshot, failure []finding) {
-	var sourced []database
-	if m.source != nil {
-		sourced, failure = m.askSource()
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.set.snapshot(sourced, remember && failure == nil && m.set.sourced != nil), failure
-}
-
-func (m *Monitor) askSource() (sourced []database, failure []finding) {
-	m.mu.Lock()
-	sourced, m.sourced = m.sourced[:0], nil
-	m.mu.Unlock()
-	returned := false
-	defer func() {
-		if !returned {
-			failure = []finding{{DatabaseStatus{Path: "Options.Source", Reason: ReasonPanicked}, recover(), isSource}}
+	c.result.Time = m.clock.Now()
+	if ctx.Err() == nil {
+		m.ask(c)
+		if !c.healthy() {
+			c.result.skipFor(c.unhealthy)
 		}
-	}()
-	reporters := m.source()
-	returned = true
-	for _, r := range reporters {
-		if r == nil {
-			r = nilReporter{}
-		}
-		sourced = append(sourced, database{pathOf(r), r})
 	}
-	return sourced, nil
-}
-
-// release gives the room for what Source returns back, for the next check.
-func (m *Monitor) release(sourced []database) {
-	clear(sourced) // a database that is gone must not be kept alive
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sourced = sourced
-}
-
-// check makes one check: it judges, reserves the attempts, pings, settles, and only
-// then tells. A log handler or a callback may block or panic, and so must not run
-// between a verdict and its pings. r is Run's; nil for a Beat.
-func (m *Monitor) check(ctx context.Context, by schedule.By, r *runner) Result {
-	var j judgement
-	m.judge(&j)
-	result := Result{Time: j.began, Databases: j.count}
-	if !j.healthy() {
-		result.skipFor(j.found)
-	}
-	var plan schedule.Plan
-	done := ctx.Err()
-	if done == nil {
-		plan = m.decide(&j, by, &result)
+	ended := ctx.Err()
+	if ended == nil {
+		m.decide(ctx, c)
 	}
 	switch {
-	case result.Outcome == Skipped:
-		m.skip(ctx, plan, j.found, r.level(plan.Beat, &result), &result)
-	case by == schedule.ByPeek:
-		return result // no check, as it turns out
-	case done != nil:
-		result.Outcome, result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", done)
-	default:
-		m.beat(ctx, by, plan, &result)
+	case c.result.Outcome == Skipped:
+	case c.caller == schedule.CallerPeek:
+		return false
+	case ended != nil:
+		c.result.Outcome, c.result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ended)
 	}
+	c.levels = lines.levels(c)
+	return true
+}
+
+// endLook lets the next look begin. A database that is gone must not be kept alive.
+func (m *Monitor) endLook() {
+	clear(m.sourced)
+	m.asked.dbs = nil
+	<-m.looking
+}
+
+// ask asks the databases and then judges what they said, so that the verdict is as
+// old as the last answer.
+func (m *Monitor) ask(c *check) {
+	m.watchLook()
+	defer m.unwatchLook(c)
 	m.mu.Lock()
-	if j.number >= m.lastLook {
-		m.last, m.lastLook = result, j.number
-		m.last.own()
+	m.looks++
+	c.number = m.looks
+	dbs := m.set.databases()
+	m.waitingFor = dbs
+	if m.source != nil {
+		m.asked.asking.Store(0)
+		m.waitingFor = askingSource
 	}
 	m.mu.Unlock()
-	m.report(ctx, &result)
-	return result
+	if m.source != nil {
+		dbs = m.withSource(dbs, m.sourced[:0])
+		m.sourced = dbs
+		m.mu.Lock()
+		m.waitingFor = dbs
+		m.mu.Unlock()
+	}
+	m.asked.ask(dbs)
+	c.verdict = m.asked.judge(m.clock.Now(), m.maxSyncAge)
+	c.result.Databases = c.databases
 }
 
-// skipFor makes r the Result of a check that found these databases unhealthy, or none.
-func (r *Result) skipFor(found []finding) {
-	r.Outcome, r.Reason = Skipped, ReasonNoDatabases
-	if len(found) == 0 {
-		return
+var askingSource = []database{{path: panickedSource{}.Path()}}
+
+// withSource returns the databases that were added and then those of Source, for
+// which it uses room. A Source that panics is a database that does.
+func (m *Monitor) withSource(added, room []database) []database {
+	if m.source == nil {
+		return added
 	}
-	r.Reason = found[0].Reason
-	r.Unhealthy = make([]DatabaseStatus, len(found))
-	for i := range found {
-		r.Unhealthy[i] = found[i].DatabaseStatus
+	all := append(room, added...)
+	value, panicked := try(func() {
+		for _, r := range m.source() {
+			if r == nil {
+				r = nilReporter{}
+			}
+			all = append(all, database{pathOf(r), r, fromSource})
+		}
+	})
+	if panicked {
+		r := panickedSource{value}
+		all = append(all[:len(added)], database{r.Path(), r, fromSource})
 	}
+	return all
 }
 
-// decide tells the schedule the verdict, and returns what to do. Where a newer
-// check has found a database unhealthy, the result is what that one found.
-func (m *Monitor) decide(j *judgement, by schedule.By, result *Result) schedule.Plan {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	verdict := schedule.Verdict{Number: j.number, Healthy: j.healthy(), Fresh: j.fresh}
+// decide tells the schedule the verdict, and reserves the attempts that it allows.
+// Heartbeats and failure signals exclude each other, so that the last word at the
+// service is the true one.
+func (m *Monitor) decide(ctx context.Context, c *check) {
+	v := schedule.Verdict{Healthy: c.healthy(), None: c.databases == 0}
 	if len(m.signals) > 0 {
-		verdict.Unhealthy = m.set.numbers(j.found)
+		v.Lost = m.lost(c)
+		v.Fresh = c.fresh
 	}
-	plan := m.schedule.Judged(j.ended, &verdict, by)
-	switch {
-	case plan.Overtaken:
-		*result = m.verdict.clone()
-		result.Time = j.began
-	case plan.Newest && result.Outcome == Skipped:
-		m.verdict = result.clone()
+	m.mu.Lock()
+	c.plan = m.schedule.Decide(c.now, v, c.caller)
+	if c.plan.Cut {
+		var cut []*flight
+		for _, f := range m.flights {
+			if f.Signal != c.plan.Signal && f.ctx.Err() == nil { // one that was cut before is not waited for again
+				f.end()
+				cut = append(cut, f)
+			}
+		}
+		m.mu.Unlock()
+		waitFor(cut)
+		now := m.nowOr(c.now)
+		m.mu.Lock()
+		m.schedule.Reserve(now, &c.plan)
 	}
-	if plan.Lost && by == schedule.ByBeat {
-		m.wakeRun()
+	if len(c.plan.Attempts) > 0 {
+		c.flight = newFlight(ctx, c)
+		m.flights = append(m.flights, c.flight)
 	}
-	return plan
+	m.mu.Unlock()
 }
 
-// beat pings the targets, each with a log line when it has answered.
-func (m *Monitor) beat(ctx context.Context, by schedule.By, plan schedule.Plan, result *Result) {
-	if len(plan.Attempts) < len(m.targets) {
-		defer m.logRateLimited(ctx, by, plan)
+// lost reports whether a database was lost since the look before, and makes this
+// the look before of the next. One in which anything panicked has seen too little
+// for that.
+func (m *Monitor) lost(c *check) bool {
+	m.mu.Lock()
+	before, jumps := m.before, m.schedule.Jumps(c.now)
+	m.mu.Unlock()
+	this := m.spare
+	if this == nil {
+		this = &look{}
 	}
-	if len(plan.Attempts) == 0 {
+	this.begin(c.number, c.now)
+	lost := c.judgeLoss(m.asked.dbs, before, this, jumps)
+	if m.spare = this; len(c.panics) > 0 {
+		return lost
+	}
+	this.remember(m.asked.dbs)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.before == before { // else Run has begun or ended in between
+		m.before, m.spare = this, before
+	}
+	return lost
+}
+
+// A flight is the attempts of one check while they are under way.
+type flight struct {
+	schedule.Plan
+	number uint64          // of the check
+	ctx    context.Context // of the pings
+	end    context.CancelFunc
+	left   int           // attempts that are not settled
+	landed chan struct{} // closed when none is left
+	told   chan struct{} // closed when the attempts' lines may be written
+}
+
+// newFlight gives each ping MinInterval. The deadline is on the system's clock, as
+// the network is: a fake one cannot cut a real call short.
+func newFlight(ctx context.Context, c *check) *flight {
+	f := &flight{Plan: c.plan, number: c.number, left: len(c.plan.Attempts), landed: make(chan struct{}), told: make(chan struct{})}
+	f.ctx, f.end = context.WithTimeout(context.WithValue(ctx, resultKey{}, c.result.clone()), MinInterval)
+	return f
+}
+
+// waitFor waits for flights that were cut: a second at most, since a pinger may
+// ignore its ctx.
+func waitFor(cut []*flight) {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	for _, f := range cut {
+		select {
+		case <-f.landed:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// A delivery is what became of one attempt.
+type delivery struct {
+	schedule.Settlement
+	target *target
+	err    error
+	hint   string
+	cut    bool // its caller's ctx has ended, or a ping of the other kind took its place
+}
+
+// finish makes the pings of a check, tells what it came to, and returns that.
+func (m *Monitor) finish(ctx context.Context, c *check) Result {
+	wait := m.launch(ctx, c.flight)
+	m.awaitSlowLine(c)
+	switch result := &c.result; {
+	case result.Outcome == Skipped:
+		m.logSkipped(ctx, c)
+		wait()
+	case result.Outcome == Failed:
+	case c.flight == nil:
 		result.Outcome, result.Reason = Skipped, ReasonRateLimited
-		return
+		m.logRateLimited(ctx, c)
+	default:
+		result.sum(wait(), len(m.targets))
+		m.logRateLimited(ctx, c)
 	}
-	attempts := m.ping(ctx, m.targets, plan, result, func(o *outcome) {
-		m.logPing(ctx, o, "heartbeat sent", "heartbeat failed")
-	})
-	result.Outcome = Sent
-	var errs []error
-	for _, o := range attempts {
-		result.Targets = append(result.Targets, TargetResult{o.target.name, o.err})
-		if o.err == nil {
-			continue
-		}
-		result.Outcome, result.Err = Failed, o.err
-		if len(m.targets) > 1 {
-			errs = append(errs, fmt.Errorf("%s: %w", o.target.name, o.err))
-		}
+	m.mu.Lock()
+	if c.number >= m.lastLook {
+		m.last, m.lastLook = c.result.clone(), c.number
 	}
-	if errs != nil {
-		result.Err = errors.Join(errs...)
+	m.mu.Unlock()
+	m.report(ctx, c)
+	return c.result
+}
+
+// launch begins the attempts, all at once, and returns a function that lets their
+// lines be written and waits for them. Each attempt is settled as soon as it has
+// ended, and its line is written then.
+func (m *Monitor) launch(ctx context.Context, f *flight) (wait func() []delivery) {
+	if f == nil {
+		return func() []delivery { return nil }
+	}
+	deliveries := make([]delivery, len(f.Attempts))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pingAll(len(deliveries), func(i int) {
+			m.deliver(ctx, f, f.Attempts[i], &deliveries[i])
+			<-f.told
+			m.logDelivery(ctx, f.Signal, &deliveries[i])
+		})
+	}()
+	return func() []delivery {
+		close(f.told)
+		<-done
+		return deliveries
 	}
 }
 
-// skip sends the failure signal if that is due, and tells why there is no
-// heartbeat.
-func (m *Monitor) skip(ctx context.Context, plan schedule.Plan, found []finding, level slog.Level, result *Result) {
-	signals := m.ping(ctx, m.signals, plan, result, func(*outcome) {})
-	m.logSkipped(ctx, level, found, result)
-	for i := range signals {
-		m.logPing(ctx, &signals[i], "heartbeat failure signal sent", "heartbeat failure signal failed")
+// deliver makes one attempt and settles it.
+func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d *delivery) {
+	d.target = &m.targets[a.Target]
+	if a.Signal {
+		d.target = &m.signals[a.Target]
 	}
-}
-
-// An outcome is what became of one attempt.
-type outcome struct {
-	target       target
-	err          error
-	hint         string
-	firstFailure bool
-}
-
-// ping makes the plan's attempts, all at once, and settles each of them as soon as
-// it has ended. Then it calls settled, from the goroutine of that attempt.
-func (m *Monitor) ping(ctx context.Context, targets []target, plan schedule.Plan, result *Result, settled func(*outcome)) []outcome {
-	if len(plan.Attempts) == 0 {
-		return nil
-	}
-	// The deadline is on the system's clock, as the network is: a fake one cannot
-	// cut a real call short.
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, resultKey{}, result.clone()), plan.Timeout)
-	defer cancel()
-	outcomes := make([]outcome, len(plan.Attempts))
-	pingAll(len(plan.Attempts), func(i int) {
-		a, o := plan.Attempts[i], &outcomes[i]
-		o.target = targets[a.Target]
-		o.err = callPinger(ctx, o.target.pinger)
-		verdict := classify(o.err)
-		o.hint = verdict.hint
-		o.firstFailure = m.settle(a, schedule.Outcome{Sent: o.err == nil, NotSent: verdict.notSent, RetryAfter: verdict.retryAfter})
-		settled(o)
-	})
-	return outcomes
-}
-
-// settle records what became of an attempt, and reports whether it is the first
-// failure of its beat.
-func (m *Monitor) settle(a schedule.Attempt, o schedule.Outcome) bool {
+	stop := m.watchPing(ctx, d.target)
+	d.err = callPinger(f.ctx, d.target.pinger)
+	var o schedule.Outcome
+	o, d.hint = classify(d.err)
+	d.cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
+	o.Cut = d.cut
 	now := m.nowOr(a.Began)
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if o.Sent && !a.Signal && a.Look >= m.sentLook {
-		m.lastSentAt, m.sentLook = a.Began, a.Look
+	if o.Sent && !a.Signal && f.number >= m.sentLook {
+		m.lastSentAt, m.sentLook = a.Began, f.number
 	}
-	if a.By == schedule.ByBeat {
-		m.wakeRun()
+	d.Settlement = m.schedule.Settle(now, a, o)
+	if f.left--; f.left == 0 {
+		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
+		f.end()
+		close(f.landed)
 	}
-	return m.schedule.Settle(now, a, o)
+	m.mu.Unlock()
+	m.wakeRun()
+	stop()
 }
 
 // nowOr returns the time, or the given one where the clock panics: an attempt must
 // be settled all the same.
-func (m *Monitor) nowOr(fallback time.Time) (now time.Time) {
-	read := false
-	defer func() {
-		if !read {
-			_ = recover()
-			now = fallback
-		}
-	}()
-	now = m.clock.Now()
-	read = true
+func (m *Monitor) nowOr(fallback time.Time) time.Time {
+	now := fallback
+	try(func() { now = m.clock.Now() })
 	return now
 }
 
-// maxCallbacks is how many calls of OnResult may be under way.
-const maxCallbacks = 100
+// A reportLimit ends what would never end: an OnResult that makes Beats, each of
+// which calls OnResult.
+type reportLimit struct {
+	mu         sync.Mutex
+	underWay   int // calls of OnResult
+	sinceQuiet int // calls since none was under way
+}
+
+// maxReports is how many calls of OnResult may be under way at once, and how many
+// may be added by Beats before all of them have returned. The depth alone was
+// bounded once: an OnResult that makes two Beats makes a tree of that depth.
+const maxReports = 100
+
+func (l *reportLimit) begin(beat bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.underWay >= maxReports || beat && l.sinceQuiet >= maxReports {
+		return false
+	}
+	l.underWay++
+	l.sinceQuiet++
+	return true
+}
+
+func (l *reportLimit) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.underWay--; l.underWay == 0 {
+		l.sinceQuiet = 0
+	}
+}
 
 // report calls OnResult.
-func (m *Monitor) report(ctx context.Context, result *Result) {
-	if m.onResult == nil {
+func (m *Monitor) report(ctx context.Context, c *check) {
+	if m.onResult == nil || !m.reports.begin(c.caller == schedule.CallerBeat) {
 		return
 	}
-	defer m.callbacks.Add(-1)
-	if m.callbacks.Add(1) > maxCallbacks {
-		return
+	defer m.reports.end()
+	if value, panicked := try(func() { m.onResult(c.result.clone()) }); panicked {
+		m.log(ctx, slog.LevelError, "heartbeat callback panicked", slog.String("panic", fmt.Sprint(value)))
 	}
-	defer func() {
-		if v := recover(); v != nil {
-			m.log(ctx, slog.LevelError, "heartbeat callback panicked", slog.String("panic", fmt.Sprint(v)))
-		}
-	}()
-	m.onResult(result.clone())
 }

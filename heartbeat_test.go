@@ -243,7 +243,7 @@ func TestH5_Panic(t *testing.T) {
 level=WARN msg="heartbeat skipped" reason="sync reporter panicked" db=/data/broken.db unhealthy=3 databases=4
 level=ERROR msg="sync reporter panicked" db=*heartbeat_test.panicReporter panic="runtime error: invalid memory address or nil pointer dereference"
 level=DEBUG msg="heartbeat skipped" reason="sync reporter panicked" db=*heartbeat_test.panicReporter
-level=DEBUG msg="heartbeat skipped" reason="last sync too old" db=/data/late.db last_sync=2025-12-31T23:00:00.000Z
+level=DEBUG msg="heartbeat skipped" reason="last sync too old" db=/data/late.db last_sync=2025-12-31T23:00:00.000Z age=1h0m0s max=5m0s
 `, f.log.take())
 	require.Len(t, f.Status().Databases, 4)
 	require.Empty(t, f.log.take(), "Status does not log")
@@ -594,7 +594,7 @@ func (c *strictClock) After(d time.Duration) <-chan time.Time {
 	require.Positive(c.t, d)
 	c.outstanding++
 	require.Equal(c.t, 1, c.outstanding)
-	out := make(chan time.Time)
+	out := make(chan time.Time, 1)
 	time.AfterFunc(d, func() {
 		c.mu.Lock()
 		c.outstanding--
@@ -621,7 +621,7 @@ func TestS5_OneWaiter(t *testing.T) {
 		time.AfterFunc(time.Hour+time.Second, cancel)
 		require.NoError(t, m.Run(ctx))
 		require.Greater(t, n, 10)
-		time.Sleep(time.Hour) // lets the waiter that Run gave up be served
+		time.Sleep(time.Hour) // lets the waiter that Run gave up at its end be served
 	})
 }
 
@@ -663,11 +663,11 @@ func TestL1_L2_Lines(t *testing.T) {
 
 	f.reporter.Set(epoch.Add(-time.Hour))
 	f.Beat(t.Context())
-	require.Equal(t, "level=WARN msg=\"heartbeat skipped\" reason=\"last sync too old\" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z\n", f.log.take())
+	require.Equal(t, "level=WARN msg=\"heartbeat skipped\" reason=\"last sync too old\" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z age=1h2m0s max=5m0s\n", f.log.take())
 
 	require.NoError(t, f.Add(heartbeat.NewSyncTracker("/data/users.db")))
 	f.Beat(t.Context())
-	require.Equal(t, `level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z unhealthy=2 databases=2
+	require.Equal(t, `level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z age=1h2m0s max=5m0s unhealthy=2 databases=2
 level=DEBUG msg="heartbeat skipped" reason="database not synced" db=/data/users.db
 `, f.log.take())
 }

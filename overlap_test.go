@@ -122,7 +122,7 @@ func TestL1_FurtherTries(t *testing.T) {
 		})
 		return log.take()
 	}
-	failed := "level=ERROR msg=\"heartbeat failed\" error=\"dial: heartbeat: not sent\"\n"
+	failed := "level=ERROR msg=\"heartbeat failed\" error=\"dial: heartbeat: not sent\" retry=10s\n"
 	require.Equal(t, failed+failed, lines(2*time.Minute-1, func(context.Context) error {
 		return fmt.Errorf("dial: %w", heartbeat.ErrNotSent)
 	}, alwaysFresh{}))
@@ -261,29 +261,6 @@ type funcClock struct {
 func (c funcClock) Now() time.Time                         { return c.now() }
 func (c funcClock) After(d time.Duration) <-chan time.Time { return c.after(d) }
 
-// S3: callers that come out of order, each with the time that it has read, keep the
-// distance all the same.
-func TestS3_OutOfOrder(t *testing.T) {
-	clock := &hookedClock{Clock: heartbeattest.NewClock(epoch)}
-	pinger := heartbeattest.NewPinger(clock.Clock)
-	m, err := heartbeat.New(pinger, []heartbeat.SyncReporter{reporterFunc{"/data/app.db", clock.Clock.Now}}, &heartbeat.Options{Clock: clock, Logger: quiet})
-	require.NoError(t, err)
-	reads := 0
-	clock.hook = func() {
-		if reads++; reads == 2 { // after the verdict, before it is told
-			clock.hook = nil
-			clock.Advance(20 * time.Second)
-			require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
-		}
-	}
-	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
-	clock.Advance(time.Minute - 1)
-	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
-	clock.Advance(1)
-	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
-	require.Len(t, pinger.Times(), 2)
-}
-
 // A hookedClock calls a function when it is asked for the time.
 type hookedClock struct {
 	*heartbeattest.Clock
@@ -296,34 +273,6 @@ func (c *hookedClock) Now() time.Time {
 		c.hook()
 	}
 	return now
-}
-
-// S3, S7: a Beat that comes between Run's look at a clock that was set back and what
-// Run makes of it keeps its distance.
-func TestS7_BeatBesideSetBack(t *testing.T) {
-	clock := &hookedClock{Clock: heartbeattest.NewClock(epoch)}
-	pinger := heartbeattest.NewPinger(clock.Clock)
-	db := reporterFunc{"/data/app.db", clock.Clock.Now}
-	m, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{Clock: clock, Logger: quiet})
-	require.NoError(t, err)
-	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
-	clock.Advance(-2 * time.Hour)
-	clock.Advance(time.Minute)
-	clock.hook = func() { // once, with the older reading in hand
-		clock.hook = nil
-		clock.Advance(30 * time.Second)
-		m.Beat(t.Context())
-	}
-	m.Beat(t.Context())
-	for range 10 {
-		clock.Advance(15 * time.Second)
-		m.Beat(t.Context())
-	}
-	at := pinger.Times()[1:]
-	require.GreaterOrEqual(t, len(at), 2)
-	for i := 1; i < len(at); i++ {
-		require.GreaterOrEqual(t, at[i].Sub(at[i-1]), time.Minute)
-	}
 }
 
 // S8: a clock that panics while a ping is settled leaves no target behind.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/redact"
+	"github.com/go-heartbeat/heartbeat/internal/schedule"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -237,32 +238,27 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// A pingVerdict is what an error says of the next attempt.
-type pingVerdict struct {
-	notSent    bool          // no byte has left
-	retryAfter time.Duration // to wait at least, as a 429 or 503 asked; the schedule bounds it
-	hint       string        // for the operator; empty: none
-}
-
-// classify says what err, which may be nil, asks for. An error is a pinger's code,
-// which may panic or call back.
-func classify(err error) (sent pingVerdict) {
+// classify says what became of an attempt whose error is err, which may be nil, and
+// gives the operator a hint, if there is one. An error is a pinger's code, which may
+// panic or call back.
+func classify(err error) (outcome schedule.Outcome, hint string) {
 	defer func() { _ = recover() }()
 	const unlikely = "unlikely to mend itself: check the ping URL, and the check it names at the service"
-	sent.notSent = errors.Is(err, ErrNotSent)
+	outcome.Sent = err == nil
+	outcome.NotSent = errors.Is(err, ErrNotSent)
 	var status *StatusError
 	if errors.As(err, &status) && status != nil {
 		switch status.Code {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			sent.retryAfter = status.RetryAfter
+			outcome.RetryAfter = status.RetryAfter
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
-			sent.hint = unlikely
+			hint = unlikely
 		}
 	} else if errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found") {
-		sent.hint = unlikely
+		hint = unlikely
 	}
-	return sent
+	return outcome, hint
 }
 
 // publicText is the text of a pinger's error as strangers may see it: that of an

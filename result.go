@@ -116,16 +116,37 @@ func (r Result) databases() string {
 	return strconv.Itoa(r.Databases) + " databases"
 }
 
-// own gives r slices of its own: a caller may change those of its Result.
-func (r *Result) own() {
-	if r.Unhealthy != nil || r.Targets != nil {
-		r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
+// clone returns r with slices of its own: a caller may change those of its Result.
+func (r Result) clone() Result {
+	r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
+	return r
+}
+
+// skipFor makes r the Result of a check that found these databases unhealthy, or none.
+func (r *Result) skipFor(unhealthy []DatabaseStatus) {
+	r.Outcome, r.Reason, r.Unhealthy = Skipped, ReasonNoDatabases, unhealthy
+	if len(unhealthy) > 0 {
+		r.Reason = unhealthy[0].Reason
 	}
 }
 
-func (r Result) clone() Result {
-	r.own()
-	return r
+// sum makes r the Result of a check that pinged some of so many targets.
+func (r *Result) sum(deliveries []delivery, targets int) {
+	r.Outcome = Sent
+	var errs []error
+	for _, d := range deliveries {
+		r.Targets = append(r.Targets, TargetResult{d.target.name, d.err})
+		if d.err == nil {
+			continue
+		}
+		r.Outcome, r.Err = Failed, d.err
+		if targets > 1 {
+			errs = append(errs, fmt.Errorf("%s: %w", d.target.name, d.err))
+		}
+	}
+	if errs != nil {
+		r.Err = errors.Join(errs...)
+	}
 }
 
 // public returns r with errors that may be shown to strangers.

@@ -265,67 +265,6 @@ func TestF5_InFlight(t *testing.T) {
 	require.Equal(t, seconds(65, 125), r.signals)
 }
 
-// overlap makes a Beat look at the databases and block before it is done; meanwhile
-// runs; then the Beat goes on.
-func overlap(t *testing.T, f *fixture, at func() time.Time, meanwhile func()) heartbeat.Result {
-	t.Helper()
-	hold, held := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	require.NoError(t, f.Add(reporterFunc{"/data/slow.db", func() time.Time {
-		once.Do(func() {
-			close(held)
-			<-hold
-		})
-		return at()
-	}}))
-	done := make(chan heartbeat.Result)
-	go func() { done <- f.Beat(t.Context()) }()
-	<-held
-	meanwhile()
-	close(hold)
-	return <-done
-}
-
-// F5: what an older check found, which a newer one overtook, sends no signal and no
-// heartbeat.
-func TestF5_Overtaken(t *testing.T) {
-	signals := 0
-	newOne := func() *fixture {
-		signals = 0
-		f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
-		require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
-		f.clock.Advance(time.Minute)
-		return f
-	}
-	t.Run("an unhealthy one, by a healthy one", func(t *testing.T) {
-		f := newOne()
-		f.reporter.Set(epoch.Add(-time.Hour))
-		result := overlap(t, f, f.clock.Now, func() {
-			f.reporter.Set(f.clock.Now())
-			require.True(t, f.Remove("/data/slow.db"))
-			require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
-		})
-		require.Equal(t, heartbeat.ReasonStale, result.Reason)
-		require.Zero(t, signals)
-		require.Equal(t, heartbeat.Sent, f.Status().LastResult.Outcome, "the newest check counts")
-	})
-	t.Run("a healthy one, by an unhealthy one", func(t *testing.T) {
-		f := newOne()
-		result := overlap(t, f, f.clock.Now, func() {
-			f.reporter.Set(epoch.Add(-time.Hour))
-			require.True(t, f.Remove("/data/slow.db"))
-			require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
-		})
-		require.Equal(t, heartbeat.Skipped, result.Outcome, "a database is known to be stale")
-		require.Equal(t, heartbeat.ReasonStale, result.Reason)
-		require.Len(t, f.pinger.Times(), 1)
-		require.Equal(t, 1, signals)
-		f.clock.Advance(time.Minute)
-		f.Beat(t.Context())
-		require.Equal(t, 1, signals, "one outage, one signal")
-	})
-}
-
 // F5: clocks play no part in what is an outage.
 func TestF5_ClockSetBack(t *testing.T) {
 	signals := 0
@@ -408,50 +347,21 @@ func TestFailureSignal_WhoseOutage(t *testing.T) {
 	beat(1, "the old one is stale")
 	beat(2, "the signal was lost")
 	f.reporter.Set(f.clock.Now())
-	beat(2, "the old one has recovered")
+	beat(3, "the old one has recovered, but not all are healthy, and nobody was told")
 	f.clock.Advance(time.Hour)
-	beat(3, "another outage")
+	beat(4, "another outage")
 	require.True(t, f.Remove("/data/app.db"))
-	beat(3, "the old one is gone")
+	beat(5, "the old one is gone, and nobody was told")
 	require.True(t, f.Remove("/data/new.db"))
-	beat(3, "there are none")
+	beat(5, "there are none")
 	require.NoError(t, f.Add(f.reporter))
-	beat(3, "it was added again, stale, and so has not been healthy yet")
+	beat(5, "it was added again, stale, and so has not been healthy yet")
 	err = nil
 	f.reporter.Set(f.clock.Now())
-	beat(3, "all healthy again")
+	beat(5, "all healthy again")
 	f.clock.Advance(time.Hour)
-	beat(4, "and lost")
-	beat(4, "once")
-}
-
-// A healthy check that an unhealthy one overtakes does not end its outage.
-func TestFailureSignal_Overtaken(t *testing.T) {
-	signals := 0
-	hold, held := make(chan struct{}), make(chan struct{}, 1)
-	var slow sync.Once
-	f := newFixture(t, heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })})
-	f.Beat(t.Context())
-	require.NoError(t, f.Add(reporterFunc{"/data/slow.db", func() time.Time {
-		slow.Do(func() {
-			held <- struct{}{}
-			<-hold
-		})
-		return f.clock.Now()
-	}}))
-	done := make(chan heartbeat.Result)
-	go func() { done <- f.Beat(t.Context()) }()
-	<-held
-	f.Remove("/data/slow.db")
-	f.clock.Advance(900 * time.Millisecond)
-	f.reporter.Set(epoch.Add(-time.Hour))
-	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
-	require.Equal(t, 1, signals)
-	close(hold)
-	<-done
-	f.clock.Advance(time.Minute)
-	require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason)
-	require.Equal(t, 1, signals, "one outage, one signal")
+	beat(6, "and lost")
+	beat(6, "once")
 }
 
 // signalTest drives a Monitor by Beat on a fake clock.
@@ -503,7 +413,7 @@ func (s *signalTest) beat(healthy bool, synced ...*heartbeattest.Reporter) (line
 // Failure signal: once for each outage, never at start-up.
 func TestFailureSignal(t *testing.T) {
 	t.Parallel()
-	const sent = "INFO heartbeat failure signal sent url=fail"
+	const sent = "WARN heartbeat failure signal sent url=fail"
 	s := newSignalTest(t)
 	require.Empty(t, s.beat(false), "nothing was healthy yet")
 	require.Empty(t, s.beat(true, s.a))
@@ -518,7 +428,7 @@ func TestFailureSignal(t *testing.T) {
 // out or the databases have recovered.
 func TestFailureSignalIsRetried(t *testing.T) {
 	t.Parallel()
-	const sent, failed = "INFO heartbeat failure signal sent url=fail", "ERROR heartbeat failure signal failed url=fail error=no route"
+	const sent, failed = "WARN heartbeat failure signal sent url=fail", "ERROR heartbeat failure signal failed url=fail error=no route"
 	s := newSignalTest(t)
 	s.signal.Fail(errors.New("no route"))
 	s.beat(true, s.a)
@@ -573,8 +483,8 @@ func TestFailureSignalUnderRun(t *testing.T) {
 			})
 			lines := runFor(t, 30*time.Minute, heartbeat.PingerFunc(func(context.Context) error { return nil }), &heartbeat.Options{FailPinger: fail})
 			require.Equal(t, row.want, at)
-			require.Contains(t, lines, "ERROR heartbeat failure signal failed error="+row.err.Error())
-			require.Contains(t, lines, "INFO heartbeat failure signal sent")
+			require.Contains(t, lines, fmt.Sprintf("ERROR heartbeat failure signal failed error=%v retry=%v", row.err, row.want[1]-row.want[0]))
+			require.Contains(t, lines, "WARN heartbeat failure signal sent")
 		})
 	}
 }

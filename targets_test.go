@@ -174,7 +174,7 @@ func TestPingerBlocksPastItsContext(t *testing.T) {
 		)
 		runFor(t, 7*time.Minute, p, &heartbeat.Options{Interval: 5 * time.Minute, MaxSyncAge: time.Hour})
 		// The grid point at 5:00 falls into the slow one's fourth attempt.
-		require.Equal(t, []time.Duration{0, 6 * time.Minute}, quick)
+		require.Equal(t, []time.Duration{0, 5 * time.Minute}, quick)
 		require.Equal(t, []time.Duration{0, 90 * time.Second, 180 * time.Second, 270 * time.Second, 360 * time.Second}, slow)
 	})
 }

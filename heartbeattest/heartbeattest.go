@@ -3,13 +3,12 @@
 // records, fails or blocks, and a [Reporter] whose last sync can be set.
 //
 // A Monitor that runs on a fake clock asks it for a wake-up once it has made its
-// check. Advancing the clock before that is lost on it: so wait with
-// [Clock.BlockUntil] first, then [Clock.Advance].
+// check. If the clock moves before that, the Monitor does not see it move. So use
+// [Clock.Step], which waits for the Monitor before and after it moves the clock.
 //
 //	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 //	// … start a Monitor's Run on clock in a goroutine, then for each step:
-//	err := clock.BlockUntil(ctx, 1) // the check is made, the next is waited for
-//	clock.Advance(5 * time.Minute)
+//	err := clock.Step(ctx, 5*time.Minute) // when it returns, the check is over
 //
 // In a testing/synctest bubble no fake clock is needed.
 package heartbeattest
@@ -29,6 +28,7 @@ type Clock struct {
 	mu      sync.Mutex
 	now     time.Time
 	waiters []waiter
+	served  bool          // whether the newest waiter has been
 	changed chan struct{} // closed, and replaced, when a waiter is added
 }
 
@@ -60,6 +60,7 @@ func (c *Clock) After(d time.Duration) <-chan time.Time {
 		return w.c
 	}
 	c.waiters = append(c.waiters, w)
+	c.served = false
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return w.c
@@ -72,6 +73,9 @@ func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+	if n := len(c.waiters); n > 0 && !c.waiters[n-1].at.After(c.now) {
+		c.served = true
+	}
 	c.waiters = slices.DeleteFunc(c.waiters, func(w waiter) bool {
 		due := !w.at.After(c.now)
 		if due {
@@ -85,9 +89,27 @@ func (c *Clock) Advance(d time.Duration) {
 // have not been served, are there, or until ctx is done, and then returns its
 // error. A waiter that was given up, as by a Run that has ended, still counts.
 func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
+	return c.blockUntil(ctx, func() bool { return len(c.waiters) >= waiters })
+}
+
+// Step blocks until a Monitor's Run waits on the clock, moves the clock by d, and
+// blocks until Run waits again, so that its checks are over. It returns the error of
+// ctx if that is done before; the clock may have moved then. It is for one Monitor on
+// a clock: with several, use BlockUntil with their number, and Advance. A Run that
+// has ended does not wait again, so end ctx with it.
+func (c *Clock) Step(ctx context.Context, d time.Duration) error {
+	waits := func() bool { return len(c.waiters) > 0 && !c.served }
+	if err := c.blockUntil(ctx, waits); err != nil {
+		return err
+	}
+	c.Advance(d)
+	return c.blockUntil(ctx, waits)
+}
+
+func (c *Clock) blockUntil(ctx context.Context, condition func() bool) error {
 	for {
 		c.mu.Lock()
-		enough, changed := len(c.waiters) >= waiters, c.changed
+		enough, changed := condition(), c.changed
 		c.mu.Unlock()
 		if enough {
 			return nil

@@ -3,7 +3,6 @@ package schedule
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -22,10 +21,11 @@ const (
 
 var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// A flight is an attempt of a Beat that is not settled yet.
+// A flight is an attempt that is not settled yet.
 type flight struct {
 	attempt Attempt
 	at      time.Duration
+	last    bool // it was reserved while none of the other kind could still arrive
 }
 
 // A world lives through a history, and remembers what the rules are about. Its
@@ -36,27 +36,29 @@ type world struct {
 	now     time.Duration
 	back    time.Duration
 	healthy bool
-	look    uint64
-	db      uint64 // the database's number
+	before  *bool // what the look before found; nil: there is none
 	flights []flight
-	open    []Verdict // looks that have begun, and not told what they saw
 
-	attempts  [2]time.Duration // the latest on each target; -1: none
-	free      [2]time.Duration // the earliest next one
-	sentBegan [2]time.Duration // the latest that was sent, when it began
-	signalAt  time.Duration
-	signalOut bool // one has got out since all were found healthy
-	proven    bool // some look has found the database healthy
-	newest    Verdict
-	since     time.Duration // since when all has been healthy, and Run on time
-	steps     []string
-	problem   string
+	attempts [2]time.Duration // the latest on each target; -1: none
+	free     [2]time.Duration // the earliest next one
+	paid     [2]time.Duration // the latest that pays for good, when it began; -1: none
+	doubt    [2]time.Duration // of each kind: until then an attempt of it may still arrive, though it was cut
+	signalAt time.Duration    // -1: none
+	owed     bool             // a database was lost, and nobody has been told for good
+	told     bool             // somebody has been told since all were healthy
+	outageAt time.Duration    // when an outage began last; -1: never
+	since    time.Duration    // since when all has been healthy, and Run on time
+	jumped   bool             // a jump was seen, and no look since
+	steps    []string
+	problem  string
 }
 
-func newWorld(targets int) *world {
-	w := &world{s: New(interval, spacing, targets, 1), healthy: true, look: 1, db: 1, signalAt: -1}
+func newWorld(targets int, system bool) *world {
+	w := &world{s: New(Settings{
+		Interval: interval, Spacing: spacing, MaxSyncAge: interval, Beats: targets, Signals: 1, SystemClock: system,
+	}), healthy: true, signalAt: -1, outageAt: -1}
 	for i := range w.attempts {
-		w.attempts[i], w.sentBegan[i] = -1, -1
+		w.attempts[i], w.paid[i], w.doubt[i] = -1, -1, -1
 	}
 	w.s.Start(w.clock())
 	return w
@@ -66,9 +68,9 @@ func (w *world) clock() time.Time { return start.Add(w.now - w.back) }
 
 func (w *world) clone() *world {
 	c, s := *w, *w.s
-	s.beats, s.signals, s.unproven = slices.Clone(s.beats), slices.Clone(s.signals), maps.Clone(s.unproven)
+	s.beats.targets, s.signals.targets, s.jumps = slices.Clone(s.beats.targets), slices.Clone(s.signals.targets), slices.Clone(s.jumps)
 	c.s = &s
-	c.flights, c.open, c.steps = slices.Clone(w.flights), slices.Clone(w.open), slices.Clone(w.steps)
+	c.flights, c.steps = slices.Clone(w.flights), slices.Clone(w.steps)
 	return &c
 }
 
@@ -78,72 +80,105 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-func (w *world) newLook() Verdict {
-	w.look++
-	v := Verdict{Number: w.look, Healthy: w.healthy, Fresh: fresh}
-	if !w.healthy {
-		v.Unhealthy = []uint64{w.db}
-	}
-	return v
+func (w *world) inFlight(signal bool, target int) bool {
+	return slices.ContainsFunc(w.flights, func(f flight) bool { return f.attempt.Signal == signal && f.attempt.Target == target })
 }
 
-// told tells a verdict, and checks the plan. It returns the attempts.
-func (w *world) told(v Verdict, by By) []Attempt {
-	plan := w.s.Judged(w.clock(), &v, by)
-	lost := v.Number > w.newest.Number && !v.Healthy && w.proven
-	overtaken := v.Healthy && v.Number < w.newest.Number && !w.newest.Healthy
-	if plan.Overtaken != overtaken {
-		w.fail("F5: overtaken is %v", plan.Overtaken)
+// look makes a look for somebody and reserves the attempts. Where attempts of the
+// other kind have to be cut, they land with a, unless a hangs.
+func (w *world) look(caller Caller, a act) {
+	v := Verdict{Healthy: w.healthy, Lost: !w.healthy && w.before != nil && *w.before, Fresh: fresh}
+	found := w.healthy
+	w.before = &found
+	if v.Lost && !w.told && !w.owed {
+		w.outageAt, w.owed = w.now, true
 	}
-	if v.Number > w.newest.Number {
-		w.newest = v
-		w.proven = w.proven || v.Healthy
-		w.signalOut = w.signalOut && !v.Healthy
+	if w.healthy {
+		w.owed, w.told = false, false
 	}
-	for _, a := range plan.Attempts {
-		if a.Signal {
-			if !lost || w.signalOut {
-				w.fail("F4: a signal, though lost is %v and one has got out is %v", lost, w.signalOut)
-			}
-			if w.signalAt >= 0 && w.now-w.signalAt < Pause {
-				w.fail("S3: two signals %v apart", w.now-w.signalAt)
-			}
-			w.signalAt = w.now
-			continue
+	w.jumped = false
+	plan := w.s.Decide(w.clock(), v, caller)
+	if plan.Cut {
+		if len(plan.Attempts) > 0 {
+			w.fail("F5: attempts are reserved, and others are to be cut before")
 		}
-		if overtaken || !v.Healthy || by == ByPeek {
+		for _, f := range slices.Clone(w.flights) {
+			if f.attempt.Signal != plan.Signal && !a.hangs {
+				w.land(f, Outcome{Cut: true, NotSent: a.first.NotSent})
+			}
+		}
+		w.s.Reserve(w.clock(), &plan)
+	}
+	for _, attempt := range plan.Attempts {
+		w.reserved(attempt, caller)
+	}
+	for _, attempt := range plan.Attempts {
+		if !a.hangs {
+			i := slices.IndexFunc(w.flights, func(f flight) bool { return f.attempt == attempt })
+			w.land(w.flights[i], a.of(attempt))
+		}
+	}
+}
+
+// reserved checks an attempt that was just reserved.
+func (w *world) reserved(a Attempt, caller Caller) {
+	other := 1
+	if a.Signal {
+		other = 0
+	}
+	if w.inFlight(a.Signal, a.Target) {
+		w.fail("S3: target %d is pinged twice at once", a.Target)
+	}
+	alone := w.now >= w.doubt[other] && !slices.ContainsFunc(w.flights, func(f flight) bool { return f.attempt.Signal != a.Signal })
+	if a.Signal {
+		if w.healthy || !w.owed {
+			w.fail("F4: a signal, though nothing is owed")
+		}
+		if w.signalAt >= 0 && w.now-w.signalAt < RetryPause {
+			w.fail("S3: two signals %v apart", w.now-w.signalAt)
+		}
+		w.signalAt = w.now
+	} else {
+		if !w.healthy || caller == CallerPeek {
 			w.fail("H3: a beat on a verdict that allows none")
 		}
 		if w.now < w.free[a.Target] {
 			w.fail("S3: target %d is pinged %v after the attempt before", a.Target, w.now-w.attempts[a.Target])
 		}
-		if slices.ContainsFunc(w.flights, func(f flight) bool { return !f.attempt.Signal && f.attempt.Target == a.Target }) {
-			w.fail("S3: target %d is pinged twice at once", a.Target)
-		}
 		w.attempts[a.Target], w.free[a.Target] = w.now, w.now+spacing
 	}
-	if plan.Timeout <= 0 && len(plan.Attempts) > 0 || plan.Timeout > spacing {
-		w.fail("P6: a ping is given %v", plan.Timeout)
-	}
-	return plan.Attempts
+	w.flights = append(w.flights, flight{a, w.now, alone})
 }
 
-// settled tells an outcome.
-func (w *world) settled(a Attempt, began time.Duration, o Outcome) {
+// land tells what became of an attempt.
+func (w *world) land(f flight, o Outcome) {
+	w.flights = slices.DeleteFunc(w.flights, func(g flight) bool { return g.attempt == f.attempt })
+	a := f.attempt
 	w.s.Settle(w.clock(), a, o)
+	kind := 0
+	if a.Signal {
+		kind = 1
+	}
+	if o.Cut && !o.NotSent {
+		w.doubt[kind] = w.now + spacing
+	}
 	switch {
+	case a.Signal && o.Sent:
+		if a.debt == w.s.signals.debt {
+			w.told = true
+			w.owed = w.owed && !f.last
+		}
 	case a.Signal:
-		w.signalOut = w.signalOut || o.Sent && a.debt == w.s.outage
-	case o.Sent:
-		w.sentBegan[a.Target] = max(w.sentBegan[a.Target], began)
+	case o.Sent && f.last && f.at > w.outageAt:
+		w.paid[a.Target] = max(w.paid[a.Target], f.at)
 	case o.NotSent:
-		w.free[a.Target] = min(w.free[a.Target], began+Pause)
+		w.free[a.Target] = min(w.free[a.Target], f.at+RetryPause)
 	case o.RetryAfter > 0:
 		w.free[a.Target] = max(w.free[a.Target], w.now+o.RetryAfter)
 	}
 }
 
-// An act is what becomes of attempts; hangs are settled later.
+// An act is what becomes of attempts; those that hang are settled later.
 type act struct {
 	name  string
 	first Outcome // of target 0, and of a signal
@@ -166,119 +201,92 @@ func (a act) of(attempt Attempt) Outcome {
 	return a.other
 }
 
-// run does what Run would, at the time of the next wake.
-func (w *world) run(a act) {
+// run does what Run would, at the time of the next wake or some time after it.
+func (w *world) run(a act, late time.Duration) {
 	action, wake := w.s.Next(w.clock())
 	if action == Wait {
 		if !wake.After(w.clock()) {
 			w.fail("S5: Run is to wait for %v", wake.Sub(w.clock()))
 		}
 		w.now += wake.Sub(w.clock())
-		if action, _ = w.s.Next(w.clock()); action == Wait {
-			if len(w.flights) == 0 { // else it looked whether what flies may be repeated
-				w.fail("S3: Run wakes early")
-			}
+		if late > 0 {
+			w.pass(late)
+		}
+		action, _ = w.s.Next(w.clock())
+		if action == Wait {
+			w.fail("S3: Run wakes early")
 			return
 		}
 	}
-	by, v := ByRun, w.newLook()
-	if action == Peek {
-		by = ByPeek
-	}
 	began := w.now
-	attempts := w.told(v, by)
-	if a.hangs && len(attempts) > 0 { // until the timeout, and Run waits
-		w.now += w.s.timeoutOf(attempts, by)
+	if action == Peek {
+		w.look(CallerPeek, a)
+	} else {
+		w.look(CallerRun, a)
 	}
-	for _, attempt := range attempts {
-		w.settled(attempt, began, a.of(attempt))
-	}
-	w.checkRun(began, a)
-}
-
-// timeoutOf is the timeout of the attempts that were planned just before.
-func (s *Schedule) timeoutOf(attempts []Attempt, by By) time.Duration {
-	if attempts[0].Signal {
-		return s.signalTimeout(by)
-	}
-	return s.timeout(attempts, by)
+	w.checkRun(began)
 }
 
 // checkRun checks the rules about when Run does what, after it has acted.
-func (w *world) checkRun(began time.Duration, a act) {
+func (w *world) checkRun(began time.Duration) {
 	action, wake := w.s.Next(w.clock())
 	until := wake.Sub(w.clock())
 	if until > interval+spacing {
 		w.fail("S7: Run waits for %v", until)
 	}
-	if action != Wait && w.now == began && !a.hangs {
+	if action != Wait {
 		w.fail("S5: Run has nothing to wait for, and spins")
 	}
-	if w.back == 0 && !w.newest.Healthy && w.owesAny() && w.free[0] <= w.now && until > Pause {
+	if w.back == 0 && !w.healthy && w.owesAny() && w.free[0] <= w.now && until > RetryPause {
 		w.fail("S2: after a skipped beat Run waits for %v", until)
 	}
-	if w.lostAndMute() && w.now < w.signalAt+spacing && until > spacing {
+	if w.owed && !w.inFlight(true, 0) && w.signalAt >= 0 && w.now < w.signalAt+spacing && w.back == 0 && until > spacing {
 		w.fail("F3: a signal is not out, and Run waits for %v", until)
 	}
-	if w.newest.Healthy && !w.signalOut && until > fresh+time.Second {
+	if w.healthy && until > fresh+time.Second {
 		w.fail("F1: Run waits for %v, though a database may be stale after %v", until, fresh)
 	}
 	if !w.healthy {
 		w.since = w.now
 	}
-	for i := range w.s.beats {
+	for i := range w.s.beats.targets {
 		last := max(w.since, w.attempts[i])
-		if began-last > interval+spacing && w.free[i] <= last+spacing && !w.inFlight(i) {
+		if began-last > interval+spacing && w.free[i] <= last+spacing && !w.inFlight(false, i) {
 			w.fail("S1: target %d has had no attempt for %v", i, began-last)
 		}
-		if point := w.now - w.now%interval; w.back == 0 && w.sentBegan[i] < point && !w.s.Owed(i) && w.s.running {
-			w.fail("S8: target %d owes nothing at %v, though the latest that was sent began at %v", i, w.now, w.sentBegan[i])
+		owing := w.paid[i] < max(w.now-w.now%interval, w.outageAt)
+		if w.back == 0 && owing && !w.s.Owed(i) {
+			w.fail("S8: target %d owes nothing at %v, though the latest that counts began at %v", i, w.now, w.paid[i])
 		}
 	}
 }
 
-func (w *world) inFlight(target int) bool {
-	return slices.ContainsFunc(w.flights, func(f flight) bool { return !f.attempt.Signal && f.attempt.Target == target })
-}
-
 func (w *world) owesAny() bool {
-	for i := range w.s.beats {
-		if w.s.Owed(i) && !w.inFlight(i) {
+	for i := range w.s.beats.targets {
+		if w.s.Owed(i) && !w.inFlight(false, i) {
 			return true
 		}
 	}
 	return false
 }
 
-func (w *world) lostAndMute() bool {
-	return w.proven && !w.newest.Healthy && !w.signalOut && w.signalAt >= 0
-}
-
-// beat is what a Beat does whose look has just ended.
-func (w *world) beat(v Verdict, a act) {
-	for _, attempt := range w.told(v, ByBeat) {
-		if a.hangs {
-			w.flights = append(w.flights, flight{attempt, w.now})
-			continue
-		}
-		w.settled(attempt, w.now, a.of(attempt))
-	}
-}
-
-func (w *world) land(o Outcome) bool {
-	if len(w.flights) == 0 {
-		return false
-	}
-	f := w.flights[0]
-	w.flights = w.flights[1:]
-	w.settled(f.attempt, f.at, o)
-	return true
-}
-
-// pass lets time pass without Run: its timer is late.
+// pass lets time pass without Run: its timer is late. On the system's clock that is
+// a jump, which owes a beat as soon as it is seen.
 func (w *world) pass(d time.Duration) {
+	promised := w.s.wakeAt
 	w.now += d
 	w.since = w.now
+	if !promised.IsZero() && w.clock().Sub(promised) >= RetryPause {
+		w.s.Next(w.clock())
+		if w.s.now.Equal(w.clock()) { // else a clock that was set back is being caught up
+			w.jumped = true
+		}
+	}
+	for i := range w.s.beats.targets {
+		if w.jumped && !w.s.Owed(i) {
+			w.fail("S7: after a jump, target %d owes nothing", i)
+		}
+	}
 }
 
 // A step is one thing that may happen. It returns false where it cannot now.
@@ -290,25 +298,30 @@ type step struct {
 func steps() (all []step) {
 	add := func(name string, do func(w *world) bool) { all = append(all, step{name, do}) }
 	for _, a := range acts {
-		add("Run wakes: "+a.name, func(w *world) bool { w.run(a); return true })
-		add("Beat: "+a.name, func(w *world) bool { w.beat(w.newLook(), a); return true })
+		add("Run wakes: "+a.name, func(w *world) bool { w.run(a, 0); return true })
+		add("Beat: "+a.name, func(w *world) bool { w.look(CallerBeat, a); return true })
 	}
+	add("Run wakes 12 s late: sent", func(w *world) bool { w.run(acts[0], 12*time.Second); return true })
 	add("10 s pass", func(w *world) bool { w.pass(10 * time.Second); return true })
 	add("a minute but for a nanosecond passes", func(w *world) bool { w.pass(time.Minute - 1); return true })
 	add("the database turns", func(w *world) bool { w.healthy, w.since = !w.healthy, w.now; return true })
-	add("what flies arrives", func(w *world) bool { return w.land(Outcome{Sent: true}) })
-	add("what flies never left", func(w *world) bool { return w.land(Outcome{NotSent: true}) })
-	add("the clock is set back", func(w *world) bool { w.back += setBack; w.since = w.now; return w.back == setBack })
-	add("a look begins", func(w *world) bool { w.open = append(w.open, w.newLook()); return len(w.open) == 1 })
-	add("that look ends", func(w *world) bool {
-		if len(w.open) == 0 {
+	for name, o := range map[string]Outcome{"arrives": {Sent: true}, "never left": {NotSent: true}, "fails": {}} {
+		add("the first in flight "+name, func(w *world) bool {
+			if len(w.flights) == 0 {
+				return false
+			}
+			w.land(w.flights[0], o)
+			return true
+		})
+	}
+	add("the last in flight arrives", func(w *world) bool {
+		if len(w.flights) < 2 {
 			return false
 		}
-		v := w.open[0]
-		w.open = nil
-		w.beat(v, acts[0])
+		w.land(w.flights[len(w.flights)-1], Outcome{Sent: true})
 		return true
 	})
+	add("the clock is set back", func(w *world) bool { w.back += setBack; w.since = w.now; return w.back == setBack })
 	return all
 }
 
@@ -316,12 +329,15 @@ func steps() (all []step) {
 // targets, and checks the rules S1 to S8 and F1 to F5 after each step.
 func TestEveryHistory(t *testing.T) {
 	all := steps()
-	for targets := 1; targets <= 2; targets++ {
+	for _, kind := range []struct {
+		targets int
+		system  bool
+	}{{1, false}, {1, true}, {2, true}} {
 		histories := 0
 		var explore func(w *world, left int)
 		explore = func(w *world, left int) {
 			if w.problem != "" {
-				t.Fatalf("%d targets: %s\n%s", targets, w.problem, strings.Join(w.steps, "\n"))
+				t.Fatalf("%+v: %s\n%s", kind, w.problem, strings.Join(w.steps, "\n"))
 			}
 			if left == 0 {
 				histories++
@@ -335,7 +351,7 @@ func TestEveryHistory(t *testing.T) {
 				}
 			}
 		}
-		explore(newWorld(targets), *depth)
-		t.Logf("%d histories of %d steps, %d targets", histories, *depth, targets)
+		explore(newWorld(kind.targets, kind.system), *depth)
+		t.Logf("%d histories of %d steps, %+v", histories, *depth, kind)
 	}
 }

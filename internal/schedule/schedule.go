@@ -1,14 +1,20 @@
-// Package schedule decides when a Monitor checks, pings and signals.
+// Package schedule decides when a Monitor looks at its databases, pings and signals.
 //
 // A [Schedule] is pure: it has no lock, no clock, no logger and no I/O. It is
-// told the time and what happened, and says what is due and when to look again.
+// told the time and what happened, and says what is due and when to ask again.
 // Its caller guards it with a mutex, and does what it says without the mutex.
 //
 // The words: the grid is start + k·interval, and each of its points owes every
-// target a beat. A look is a check of the databases. An attempt is one ping of
-// one target; it is recorded when it is reserved, before the request goes out. A
-// target's floor is the earliest time of its next attempt by our own rules; its
-// retryAfter is the same by the server's wish.
+// target a beat. A look is one inquiry of all databases; looks never overlap, so
+// their verdicts are told in the order in which they were made. An attempt is one
+// ping of one target; it is recorded when it is reserved, before the request goes
+// out. A target owes a ping until an attempt on it has been sent. A target's floor
+// is the earliest time of its next attempt by our own rules; its retryAfter is the
+// same by the server's wish.
+//
+// One timer for each target was rejected: several wake-ups where one will do. So
+// was a queue of what is due: what is owed changes with each verdict, and a queue
+// would have to be searched and mended where these few fields are compared.
 package schedule
 
 import (
@@ -17,13 +23,17 @@ import (
 )
 
 const (
-	// Pause is the time from one try to the next while nothing was sent: long
+	// RetryPause is the time from one try to the next while nothing was sent: long
 	// enough to spare a network that is down, and six tries within the shortest
-	// interval.
-	Pause = 10 * time.Second
+	// interval. It is also the shortest jump in time that is seen as one: the
+	// clocks of a busy machine may be read seconds late, and its wall clock is
+	// often corrected by less.
+	RetryPause = 10 * time.Second
 
-	maxRetryAfter = time.Hour   // as far as a server may push back an attempt
-	minPeek       = time.Second // between two looks that only ask whether a database became stale
+	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
+	minPeek       = time.Second     // between two looks that only ask whether a database became stale
+	maxWait       = 5 * time.Minute // on the system's clock, so that a nap is noticed that soon after it
+	maxJumps      = 100             // that are remembered one by one
 )
 
 // An Action is what a caller that runs the schedule does next.
@@ -36,36 +46,54 @@ const (
 	Peek                // look at the databases: the one that synced longest ago may be stale by now
 )
 
-// By says on whose behalf a look was made.
-type By int
+// A Caller is on whose behalf a look is made.
+type Caller int
 
-// Whose behalf.
+// The callers.
 const (
-	ByRun  By = iota // Next said Check: only what is owed is pinged
-	ByPeek           // Next said Peek: no beat is sent
-	ByBeat           // somebody asked: every target that may be pinged is
+	CallerRun  Caller = iota // Next said Check: only what is owed is pinged
+	CallerPeek               // Next said Peek: no beat is sent
+	CallerBeat               // somebody asked: every target that may be pinged is
 )
+
+// Settings are what a Schedule does not change.
+type Settings struct {
+	Interval       time.Duration // between two grid points
+	Spacing        time.Duration // between two attempts on one target, unless the first never left
+	MaxSyncAge     time.Duration // how old a last sync may be
+	Beats, Signals int           // how many targets there are of each kind
+
+	// SystemClock says that time passes by itself. A fake clock leaps as far as
+	// its test wants, and a caller that is woken late by it has missed nothing.
+	SystemClock bool
+}
 
 // A Verdict is what a look at the databases found.
 type Verdict struct {
-	// Number is where the look stands in the one sequence that numbers looks and
-	// databases; it is above zero. What a look found is ignored where a look
-	// with a higher number has told its verdict already.
-	Number uint64
+	Healthy bool          // there are databases, and all are healthy
+	None    bool          // there are no databases
+	Lost    bool          // one that the look before asked was lost since
+	Fresh   time.Duration // how long it is until the first database can be lost, if none syncs
+}
 
-	Healthy   bool          // there are databases, and all are healthy
-	Unhealthy []uint64      // the numbers of those that are not; a database has the number that the sequence had when it was added
-	Fresh     time.Duration // for how long those that are healthy stay so if none syncs; what is too long to matter where nobody asked
+// A Jump is time that passed without a chance to sync: the machine slept, the
+// process stood still, or the clock was stepped forward.
+type Jump struct {
+	Ago    time.Duration // how long ago it ended
+	Length time.Duration
 }
 
 // A Plan is what a caller does about a verdict.
 type Plan struct {
-	Attempts  []Attempt     // the pings to make, all at once; each must be settled
-	Timeout   time.Duration // how long each of them is given
-	Beat      uint64        // the number of the current beat
-	Newest    bool          // no newer look has told its verdict
-	Overtaken bool          // all were healthy, but a newer look has found otherwise: nothing may be sent
-	Lost      bool          // an outage began, so whoever runs the schedule must ask Next again
+	Attempts []Attempt // the pings to make, all at once; each must be settled
+	Signal   bool      // whether the verdict asks for failure signals, or for beats
+	Beat     uint64    // the number of the current beat
+
+	// Cut says that attempts of the other kind are under way: end them, wait for
+	// them, and call Reserve.
+	Cut bool
+
+	caller Caller
 }
 
 // An Attempt is one ping of one target, reserved and not settled yet.
@@ -73,10 +101,9 @@ type Attempt struct {
 	Signal bool      // whether it is a failure signal, or a beat
 	Target int       // index of the target among those of its kind
 	Began  time.Time // when it was reserved
-	Look   uint64    // the number of the look that allowed it
-	By     By
 
-	debt uint64 // the beat, or the outage, that it is about
+	beat uint64 // the current one when it was reserved
+	debt uint64 // what it may pay
 	owed bool   // whether that was owed
 }
 
@@ -84,71 +111,97 @@ type Attempt struct {
 type Outcome struct {
 	Sent       bool
 	NotSent    bool          // no byte of it has left
+	Cut        bool          // its caller ended it: its failure says nothing of the target
 	RetryAfter time.Duration // what the server asked for; zero: nothing
+}
+
+// A Settlement is what follows from an outcome.
+type Settlement struct {
+	FirstFailure bool          // the beat that the attempt was about has had no failure before
+	Retry        time.Duration // until the next try; zero: none is planned
 }
 
 // A target is one place that is pinged.
 type target struct {
-	owed       bool // its beat, or signal, is still to get out
-	told       bool // a signal has got out since all were healthy
-	pinging    bool // an attempt is not settled
-	failed     bool // an attempt of this beat has failed
-	floor      time.Time
-	retryAfter time.Time
+	owed      bool   // its beat, or signal, is still to get out
+	signalled bool   // a signal has got out since all were healthy
+	pinging   bool   // an attempt is not settled
+	failed    uint64 // the latest beat that an attempt has failed
+	floor     time.Time
+	after     time.Time // by the server's Retry-After
+
+	// Until then the service may still take in an attempt that was cut: to hang up
+	// does not call a request back.
+	doubt time.Time
 }
 
 // ready reports when the target may be pinged, leaving aside whether an attempt
 // on it is still in flight.
-func (t *target) ready() time.Time { return later(t.floor, t.retryAfter) }
+func (t *target) ready() time.Time { return later(t.floor, t.after) }
+
+// A kind is the targets that are sent the same: beats, or failure signals.
+type kind struct {
+	targets []target
+	debt    uint64    // names what is owed now, so that a late success pays nothing newer
+	certain time.Time // an attempt that began earlier may be overtaken at the service by one of the other kind
+}
+
+// pinging reports whether an attempt is under way.
+func (k *kind) pinging() bool {
+	return slices.ContainsFunc(k.targets, func(t target) bool { return t.pinging })
+}
 
 // A Schedule holds what is owed to each target, and when. Create one with [New].
 type Schedule struct {
-	interval time.Duration // between two grid points
-	spacing  time.Duration // between two attempts on one target, unless the first never left
-	beats    []target
-	signals  []target
+	Settings
+	beats, signals kind
 
-	now     time.Time // the latest that it was told
-	running bool      // between Start and Stop; without it there is no grid, and no beat is owed
-	point   time.Time // the grid point whose beat is current
-	beat    uint64    // the number of that beat
-	checked bool      // whether it has been looked at since that point
-	first   bool      // whether the grid has had no look yet
-	lookAt  time.Time // no look for an owed beat before; zero: any
-	limit   time.Time // when a healthy database may be stale; zero: not watched
-	peekAt  time.Time // no peek before; zero: any
-
-	// The newest verdict. Numbers order verdicts, clocks play no part: a look may
-	// block for long, and a clock may be set.
-	newest  uint64
-	healthy bool
-	outage  uint64 // counts the verdicts that found all healthy, so it names what lies between two of them
-
-	// A database counts as lost only if some look has found it healthy: those with
-	// a number below proven, but for the unproven ones.
-	proven   uint64
-	unproven map[uint64]struct{}
+	now       time.Time // the latest that it was told
+	running   bool      // between Start and Stop; without it there is no grid, and no beat is owed
+	gridPoint time.Time // the one whose beat is current
+	beat      uint64    // the number of that beat
+	looked    bool      // whether there was a look since the grid point
+	newGrid   bool      // whether the grid has had no look yet
+	nextLook  time.Time // no look for an owed beat before; zero: any
+	staleAt   time.Time // when a database may be lost; zero: not watched
+	nextPeek  time.Time // no peek before; zero: any
+	wakeAt    time.Time // when Next will be asked again at the latest; zero: not known
+	jumps     []jump    // from old to new
 }
 
-// New returns a Schedule for so many targets of beats and of failure signals. Two
-// attempts on one target begin at least spacing apart, unless the first never left.
-func New(interval, spacing time.Duration, beats, signals int) *Schedule {
-	return &Schedule{interval: interval, spacing: spacing, beats: make([]target, beats), signals: make([]target, signals)}
+type jump struct {
+	end    time.Time
+	length time.Duration
 }
 
-// Start begins a grid at now. A beat is owed at once.
+// New returns a Schedule. Two attempts on one target begin at least Spacing apart,
+// unless the first never left.
+func New(settings Settings) *Schedule {
+	return &Schedule{
+		Settings: settings,
+		beats:    kind{targets: make([]target, settings.Beats)},
+		signals:  kind{targets: make([]target, settings.Signals)},
+	}
+}
+
+// Start begins a grid at now. A beat is owed at once, and no failure signal: what
+// was lost before is not news.
 func (s *Schedule) Start(now time.Time) {
 	s.tick(now)
-	s.running, s.first = true, true
-	s.begin(s.now)
+	s.running, s.newGrid = true, true
+	s.staleAt = time.Time{}
+	for i := range s.signals.targets {
+		s.signals.targets[i].owed, s.signals.targets[i].signalled = false, false
+	}
+	s.newBeat(s.now)
 }
 
 // Stop ends the grid. Attempts in flight may still be settled.
 func (s *Schedule) Stop() {
 	s.running = false
-	s.limit = time.Time{}
-	for i := range s.beats {
-		s.beats[i].owed = false
+	s.staleAt, s.wakeAt = time.Time{}, time.Time{}
+	for i := range s.beats.targets {
+		s.beats.targets[i].owed = false
 	}
 }
 
@@ -156,20 +209,23 @@ func (s *Schedule) Stop() {
 // outcome that comes from elsewhere in the meantime may make that earlier.
 func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	s.tick(now)
-	check := s.nextCheck()
-	if !check.After(s.now) {
+	s.wakeAt = time.Time{}
+	wake := s.nextCheck()
+	if !wake.After(s.now) {
 		return Check, s.now
 	}
-	// A check that comes within the second serves as well as a peek, and its pings
-	// are given longer.
-	if s.limit.IsZero() || !s.limit.Before(check.Add(-minPeek)) {
-		return Wait, check
+	// A check that comes within the second serves as well as a peek.
+	if !s.staleAt.IsZero() && s.staleAt.Before(wake.Add(-minPeek)) {
+		if wake = s.staleAt; !wake.After(s.now) {
+			s.nextPeek = s.now.Add(minPeek)
+			return Peek, s.now
+		}
 	}
-	if !s.limit.After(s.now) {
-		s.peekAt = s.now.Add(minPeek)
-		return Peek, s.now
+	if s.SystemClock {
+		wake = earlier(wake, s.now.Add(maxWait))
+		s.wakeAt = wake
 	}
-	return Wait, s.limit
+	return Wait, wake
 }
 
 // nextCheck returns the time of the next look that may send something: at the grid
@@ -177,262 +233,274 @@ func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 // While no target may be pinged, a grid point waits, since to look early would be
 // to look twice. Only the first does not: Run's caller sees at once what is wrong.
 func (s *Schedule) nextCheck() time.Time {
-	next := s.point
-	if s.checked {
-		next = next.Add(s.interval)
+	next := s.gridPoint
+	if s.looked {
+		next = next.Add(s.Interval)
 	}
-	if !s.first {
+	if !s.newGrid {
 		next = later(next, s.firstFloor())
 	}
-	for i := range s.beats {
-		next = s.earlierTry(next, &s.beats[i], s.lookAt)
+	for i := range s.beats.targets {
+		next = earlierTry(next, &s.beats.targets[i], s.nextLook)
 	}
-	for i := range s.signals {
-		next = s.earlierTry(next, &s.signals[i], time.Time{})
+	for i := range s.signals.targets {
+		next = earlierTry(next, &s.signals.targets[i], time.Time{})
 	}
 	return next
 }
 
-// earlierTry returns when t may be tried, if that is owed and before next. An
-// attempt in flight is waited for until it may be repeated; after that, until it
-// is settled.
-func (s *Schedule) earlierTry(next time.Time, t *target, notBefore time.Time) time.Time {
-	at := later(t.ready(), notBefore)
-	if !t.owed || t.pinging && !at.After(s.now) {
+// earlierTry returns when t may be tried, if that is owed and before next. Whoever
+// settles an attempt in flight asks Next again, so that is not waited for.
+func earlierTry(next time.Time, t *target, notBefore time.Time) time.Time {
+	if !t.owed || t.pinging {
 		return next
 	}
-	return earlier(next, at)
+	return earlier(next, later(t.ready(), notBefore))
 }
 
 func (s *Schedule) firstFloor() time.Time {
-	first := s.beats[0].floor
-	for i := range s.beats {
-		first = earlier(first, s.beats[i].floor)
+	first := s.beats.targets[0].floor
+	for i := range s.beats.targets {
+		first = earlier(first, s.beats.targets[i].floor)
 	}
 	return first
 }
 
-// Judged tells what a look found, at the time when it was done, and returns the
-// attempts that it allows. They are recorded already.
-func (s *Schedule) Judged(now time.Time, v *Verdict, by By) (plan Plan) {
+// Decide tells what a look found, at the time when it was done, and returns what
+// to do about it. The attempts are recorded already.
+func (s *Schedule) Decide(now time.Time, v Verdict, caller Caller) Plan {
 	s.tick(now)
-	plan.Beat, plan.Newest = s.beat, v.Number > s.newest
-	if plan.Newest {
-		plan.Lost = s.observe(v)
+	s.observe(v)
+	if caller == CallerRun || caller == CallerPeek && !v.Healthy {
+		s.looked, s.newGrid = true, false
 	}
-	if by == ByRun {
-		s.checked, s.first = true, false
+	if caller != CallerBeat && !v.Healthy {
+		s.nextLook = s.now.Add(RetryPause)
 	}
-	if by != ByBeat && !v.Healthy {
-		s.lookAt = s.now.Add(Pause)
+	plan := Plan{Signal: !v.Healthy, Beat: s.beat, caller: caller}
+	if v.Healthy && caller == CallerPeek {
+		return plan
 	}
-	switch {
-	case v.Healthy && !s.healthy:
-		plan.Overtaken = true
-	case v.Healthy && by != ByPeek:
-		plan.Attempts = s.reserve(false, by, v.Number)
-		plan.Timeout = s.timeout(plan.Attempts, by)
-	case !v.Healthy && plan.Newest:
-		plan.Attempts = s.reserve(true, by, v.Number)
-		plan.Timeout = s.signalTimeout(by)
+	mine, other := s.kinds(plan.Signal)
+	plan.Cut = other.pinging() && slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
+	if !plan.Cut {
+		s.Reserve(s.now, &plan)
 	}
 	return plan
 }
 
-// observe takes the newest verdict, and reports whether an outage began.
-func (s *Schedule) observe(v *Verdict) (began bool) {
-	s.newest, s.healthy = v.Number, v.Healthy
+// observe takes a verdict.
+func (s *Schedule) observe(v Verdict) {
 	if v.Healthy {
-		s.outage++
+		s.signals.debt++
 	}
-	if len(s.signals) == 0 {
-		return false
-	}
-	lost := s.prove(v)
-	watching := false
-	for i := range s.signals {
-		t := &s.signals[i]
-		if v.Healthy {
-			t.told = false
-		}
-		began = began || lost && !t.told && !t.owed
-		t.owed = lost && !t.told
-		watching = watching || !t.told
+	began, watching := false, false
+	for i := range s.signals.targets {
+		t := &s.signals.targets[i]
+		t.signalled = t.signalled && !v.Healthy
+		lost := v.Lost && !t.signalled && !t.owed
+		began = began || lost
+		t.owed = (t.owed || lost) && !v.Healthy && !v.None
+		watching = watching || !t.signalled
 	}
 	if began && s.running {
 		// The service takes the signal for down until a beat comes: so one is owed
 		// as soon as the databases are back, and not at the next grid point.
 		s.owe()
-		s.lookAt = s.now.Add(Pause)
+		s.nextLook = s.now.Add(RetryPause)
 	}
-	s.limit = time.Time{}
+	s.staleAt = time.Time{}
 	if watching && s.running {
 		// To the nanosecond at which the age is more than allowed.
-		s.limit = later(s.now.Add(v.Fresh).Add(1), s.peekAt)
+		s.staleAt = later(s.now.Add(v.Fresh).Add(1), s.nextPeek)
 	}
-	return began
 }
 
-// prove takes note of which databases have been found healthy, and reports
-// whether one that had been before is not.
-func (s *Schedule) prove(v *Verdict) (lost bool) {
-	var unproven map[uint64]struct{}
-	for _, number := range v.Unhealthy {
-		if _, ok := s.unproven[number]; number < s.proven && !ok {
-			lost = true
+// may reports whether the plan may ping t now.
+func (s *Schedule) may(t *target, plan *Plan) bool {
+	wanted := t.owed || plan.caller == CallerBeat && !plan.Signal
+	// Not ready: what a rate-limited Beat costs is mostly this, and that copies times.
+	return wanted && !t.pinging && !s.now.Before(t.floor) && !s.now.Before(t.after)
+}
+
+// Reserve records the plan's attempts: one on each target that is owed one and may
+// be pinged; a Beat's heartbeat, on each that may be pinged.
+func (s *Schedule) Reserve(now time.Time, plan *Plan) {
+	s.tick(now)
+	plan.Cut = false
+	mine, other := s.kinds(plan.Signal)
+	for i := range mine.targets {
+		t := &mine.targets[i]
+		if !s.may(t, plan) {
 			continue
 		}
-		if unproven == nil {
-			unproven = make(map[uint64]struct{})
-		}
-		unproven[number] = struct{}{}
+		plan.Attempts = append(plan.Attempts, Attempt{
+			Signal: plan.Signal, Target: i, Began: s.now, beat: s.beat, debt: mine.debt, owed: t.owed,
+		})
+		t.pinging, t.floor = true, s.now.Add(s.Spacing)
 	}
-	s.proven, s.unproven = v.Number, unproven
-	return lost
+	doubtful := func(t target) bool { return t.pinging || s.now.Before(t.doubt) }
+	if len(plan.Attempts) > 0 && slices.ContainsFunc(other.targets, doubtful) {
+		mine.certain = s.now.Add(s.Spacing)
+	}
 }
 
-// reserve records an attempt on each target that is owed one and may be pinged; a
-// Beat's heartbeat, on each that may be pinged.
-func (s *Schedule) reserve(signal bool, by By, look uint64) (attempts []Attempt) {
-	targets, debt := s.targets(signal)
-	for i := range targets {
-		t := &targets[i]
-		wanted := t.owed || by == ByBeat && !signal
-		// Not ready: what a rate-limited Beat costs is mostly this, and that copies times.
-		if !wanted || t.pinging || s.now.Before(t.floor) || s.now.Before(t.retryAfter) {
-			continue
-		}
-		attempts = append(attempts, Attempt{Signal: signal, Target: i, Began: s.now, Look: look, By: by, debt: debt, owed: t.owed})
-		t.pinging, t.floor = true, s.now.Add(s.spacing)
-	}
-	return attempts
-}
-
-// targets returns the targets of a kind, and what is owed to them now: the current
-// beat, or the signal of the current outage.
-func (s *Schedule) targets(signal bool) (targets []target, debt uint64) {
+// kinds returns the targets of a kind, and those of the other.
+func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	if signal {
-		return s.signals, s.outage
+		return &s.signals, &s.beats
 	}
-	return s.beats, s.beat
-}
-
-// timeout returns how long the pings of beats are given. Run waits for them, so one
-// that hangs must not cost a target that is not pinged now its next beat. Those that
-// are pinged now are not pinged again within the spacing.
-func (s *Schedule) timeout(attempts []Attempt, by By) time.Duration {
-	timeout := s.spacing
-	if by == ByBeat || !s.running {
-		return timeout
-	}
-	for i := range s.beats {
-		if t := &s.beats[i]; !slices.ContainsFunc(attempts, func(a Attempt) bool { return a.Target == i }) {
-			timeout = min(timeout, later(s.point.Add(s.interval), t.ready()).Sub(s.now))
-		}
-	}
-	return timeout
-}
-
-// signalTimeout returns how long a failure signal is given: until the next look,
-// which may find the databases back.
-func (s *Schedule) signalTimeout(by By) time.Duration {
-	if by == ByBeat || !s.running {
-		return s.spacing
-	}
-	return min(Pause, s.point.Add(s.interval).Sub(s.now))
+	return &s.beats, &s.signals
 }
 
 // Owed reports whether a target's beat is still to get out.
-func (s *Schedule) Owed(target int) bool { return s.beats[target].owed }
+func (s *Schedule) Owed(target int) bool { return s.beats.targets[target].owed }
 
-// Settle tells what became of an attempt, and reports whether that is the first
-// failure of its beat. It settles no other debt than the one it was about: a ping
-// that began before a grid point says nothing of that point, and a signal of an
-// outage that is over nothing of the next.
-func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (firstFailure bool) {
+// Settle tells what became of an attempt. It pays no other debt than the one that
+// it was about: a ping that began before a grid point or an outage says nothing of
+// that, and a signal of an outage that is over nothing of the next. Where one of the
+// other kind may still arrive after it, it has to be made once more.
+func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	s.tick(now)
-	targets, debt := s.targets(a.Signal)
-	t := &targets[a.Target]
+	mine, _ := s.kinds(a.Signal)
+	t := &mine.targets[a.Target]
 	t.pinging = false
-	current := a.debt == debt
 	if o.Sent {
-		if current {
-			t.owed, t.told = false, a.Signal
+		if a.debt == mine.debt {
+			t.owed, t.signalled = a.Began.Before(mine.certain), a.Signal
 		}
-		return false
+		return Settlement{}
 	}
 	if o.NotSent {
-		t.floor = earlier(t.floor, a.Began.Add(Pause))
+		t.floor = earlier(t.floor, a.Began.Add(RetryPause))
+	} else if o.Cut {
+		t.doubt = s.now.Add(s.Spacing)
 	}
 	if o.RetryAfter > 0 {
-		t.retryAfter = s.now.Add(min(o.RetryAfter, maxRetryAfter))
+		t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter))
 	}
-	repeated := s.running && a.owed && current && t.failed
-	t.failed = t.failed || a.owed && current
-	return !repeated
+	if s.running && t.owed {
+		is.Retry = later(t.ready(), s.now).Sub(s.now)
+	}
+	if o.Cut {
+		return is
+	}
+	is.FirstFailure = !s.running || !a.owed || a.beat > t.failed
+	if a.owed {
+		t.failed = max(t.failed, a.beat)
+	}
+	return is
 }
 
-// tick takes note of the time, and of the grid points that have passed.
+// Jumps returns the jumps that a last sync may still be older for, at now.
+func (s *Schedule) Jumps(now time.Time) (jumps []Jump) {
+	s.tick(now)
+	since := time.Duration(0) // how much of the time since then was a jump
+	for i := len(s.jumps) - 1; i >= 0; i-- {
+		j := s.jumps[i]
+		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
+		if ago-since > s.MaxSyncAge {
+			s.jumps = slices.Delete(s.jumps, 0, i+1)
+			break
+		}
+		jumps = append(jumps, Jump{ago, j.length})
+		since += j.length
+	}
+	return jumps
+}
+
+// tick takes note of the time: of a jump in it, and of the grid points that have
+// passed.
 func (s *Schedule) tick(now time.Time) {
-	// Callers read the clock before they take the lock, so a little out of order is
-	// no clock that was set back. Then the time stands still until the clock has
+	// Two callers may read the clock in one order and take the lock in the other. So
+	// a small step back is ignored, and the time stands still until the clock has
 	// caught up.
 	if now.Before(s.now) {
 		back := s.now.Sub(now)
-		if back < s.spacing {
+		if back < s.Spacing {
 			return
 		}
 		s.now = now
 		s.setBack(back)
 	}
+	s.noteJump(now)
 	s.now = now
 	if !s.running {
 		return
 	}
-	if passed := now.Sub(s.point); passed >= s.interval {
-		point := s.point.Add(passed.Truncate(s.interval))
-		if now.Sub(point) >= s.interval { // further than a Duration reaches
+	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
+		point := s.gridPoint.Add(passed.Truncate(s.Interval))
+		if now.Sub(point) >= s.Interval { // further than a Duration reaches
 			point = now
 		}
-		s.begin(point)
+		s.newBeat(point)
 	}
 }
 
-// begin makes point the current grid point. Points between it and the one before
+// noteJump finds a jump in time: the wall and the monotonic clock disagree, as
+// after a suspend or where a clock was stepped, or whoever runs the schedule was
+// woken late, as after a pause of the process. A beat is owed then.
+func (s *Schedule) noteJump(now time.Time) {
+	if s.now.IsZero() {
+		return
+	}
+	step := now.Round(0).Sub(s.now.Round(0)) - now.Sub(s.now)
+	length := step
+	if !s.wakeAt.IsZero() {
+		length = max(length, now.Sub(s.wakeAt))
+	}
+	if length < RetryPause && step > -RetryPause {
+		return
+	}
+	s.wakeAt = time.Time{}
+	if length > 0 { // a clock that was set back makes no sync older
+		s.jumps = append(s.jumps, jump{now, length})
+	}
+	if len(s.jumps) > maxJumps { // the two oldest become one
+		s.jumps[1].length += s.jumps[0].length
+		s.jumps = slices.Delete(s.jumps, 0, 1)
+	}
+	if s.running {
+		s.owe()
+		s.nextLook = time.Time{}
+	}
+}
+
+// newBeat makes point the current grid point. Points between it and the one before
 // are dropped.
-func (s *Schedule) begin(point time.Time) {
-	s.point = point
+func (s *Schedule) newBeat(point time.Time) {
+	s.gridPoint = point
 	s.beat++
-	s.checked = false
-	s.lookAt = time.Time{}
+	s.looked = false
+	s.nextLook = time.Time{}
 	s.owe()
-	for i := range s.beats {
-		s.beats[i].failed = false
-	}
-	for i := range s.signals {
-		s.signals[i].failed = false
-	}
 }
 
+// owe makes a beat owed to each target, whatever is in flight.
 func (s *Schedule) owe() {
-	for i := range s.beats {
-		s.beats[i].owed = true
+	s.beats.debt++
+	for i := range s.beats.targets {
+		s.beats.targets[i].owed = true
 	}
 }
 
-// setBack sets back what lies ahead, by a clock that was and has no monotonic reading.
-// How much time has really passed is not known. So what was left to wait is waited
-// for in full, and a beat is due at once.
+// setBack moves every deadline back with a clock that was set back and has no
+// monotonic reading. How much time has really passed is not known. So what was left
+// to wait is waited for in full, and a beat is due at once.
 func (s *Schedule) setBack(by time.Duration) {
-	for _, targets := range [][]target{s.beats, s.signals} {
-		for i := range targets {
-			t := &targets[i]
-			t.floor, t.retryAfter = t.floor.Add(-by), t.retryAfter.Add(-by)
+	for _, k := range []*kind{&s.beats, &s.signals} {
+		k.certain = k.certain.Add(-by)
+		for i := range k.targets {
+			t := &k.targets[i]
+			t.floor, t.after, t.doubt = t.floor.Add(-by), t.after.Add(-by), t.doubt.Add(-by)
 		}
 	}
-	s.limit, s.peekAt = time.Time{}, time.Time{}
+	for i := range s.jumps {
+		s.jumps[i].end = s.jumps[i].end.Add(-by)
+	}
+	s.staleAt, s.nextPeek, s.wakeAt = time.Time{}, time.Time{}, time.Time{}
 	if s.running {
-		s.begin(s.now)
+		s.newBeat(s.now)
 	}
 }
 

@@ -7,13 +7,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// told tells a verdict and returns the attempts.
-func told(s *Schedule, at time.Duration, number uint64, healthy bool, by By) Plan {
-	v := Verdict{Number: number, Healthy: healthy, Fresh: time.Hour}
-	if !healthy {
-		v.Unhealthy = []uint64{1}
-	}
-	return s.Judged(start.Add(at), &v, by)
+func newSchedule(interval time.Duration, beats, signals int) *Schedule {
+	return New(Settings{Interval: interval, Spacing: time.Minute, MaxSyncAge: interval, Beats: beats, Signals: signals})
+}
+
+// look tells a verdict: one that is not healthy is a loss.
+func look(s *Schedule, at time.Duration, healthy bool, caller Caller) Plan {
+	return s.Decide(start.Add(at), Verdict{Healthy: healthy, Lost: !healthy, Fresh: time.Hour}, caller)
 }
 
 func next(s *Schedule, at time.Duration) (Action, time.Duration) {
@@ -21,32 +21,44 @@ func next(s *Schedule, at time.Duration) (Action, time.Duration) {
 	return action, wake.Sub(start)
 }
 
+func requireWait(t *testing.T, s *Schedule, at, until time.Duration) {
+	t.Helper()
+	action, wake := next(s, at)
+	require.Equal(t, Wait, action)
+	require.Equal(t, until, wake)
+}
+
+func settle(s *Schedule, at time.Duration, plan Plan, o Outcome) (is Settlement) {
+	for _, a := range plan.Attempts {
+		is = s.Settle(start.Add(at), a, o)
+	}
+	return is
+}
+
 // S1, S4: the grid is start + k·interval; points that passed meanwhile are dropped.
 func TestS1_S4_Grid(t *testing.T) {
-	s := New(5*time.Minute, time.Minute, 1, 0)
+	s := newSchedule(5*time.Minute, 1, 0)
 	s.Start(start)
 	for _, step := range []struct{ at, next time.Duration }{
 		{0, 5 * time.Minute}, {5*time.Minute + 17*time.Second, 10 * time.Minute}, {33 * time.Minute, 35 * time.Minute}, {35 * time.Minute, 40 * time.Minute},
 	} {
 		action, _ := next(s, step.at)
 		require.Equal(t, Check, action)
-		plan := told(s, step.at, uint64(step.at)+2, true, ByRun)
+		plan := look(s, step.at, true, CallerRun)
 		require.Len(t, plan.Attempts, 1)
-		s.Settle(start.Add(step.at), plan.Attempts[0], Outcome{Sent: true})
-		action, wake := next(s, step.at)
-		require.Equal(t, Wait, action)
-		require.Equal(t, step.next, wake)
+		settle(s, step.at, plan, Outcome{Sent: true})
+		requireWait(t, s, step.at, step.next)
 	}
 }
 
 // S7: a jump that is longer than a Duration can say begins a new grid.
 func TestS7_Centuries(t *testing.T) {
-	s := New(5*time.Minute, time.Minute, 1, 0)
+	s := newSchedule(5*time.Minute, 1, 0)
 	s.Start(time.Time{})
 	far := time.Time{}.AddDate(2000, 0, 0)
 	action, _ := s.Next(far)
 	require.Equal(t, Check, action)
-	plan := s.Judged(far, &Verdict{Number: 2, Healthy: true}, ByRun)
+	plan := s.Decide(far, Verdict{Healthy: true}, CallerRun)
 	s.Settle(far, plan.Attempts[0], Outcome{Sent: true})
 	action, wake := s.Next(far)
 	require.Equal(t, Wait, action)
@@ -57,82 +69,47 @@ func TestS7_Centuries(t *testing.T) {
 // back; one of the spacing is. Then what was left to wait is waited for in full.
 func TestS3_S7_Back(t *testing.T) {
 	for _, back := range []time.Duration{time.Minute - 1, time.Minute, 3 * time.Hour} {
-		s := New(5*time.Minute, time.Minute, 1, 0)
+		s := newSchedule(5*time.Minute, 1, 0)
 		now := 30 * time.Minute
-		plan := told(s, now, 2, true, ByBeat)
-		s.Settle(start.Add(now), plan.Attempts[0], Outcome{RetryAfter: 2 * time.Minute})
-		require.Empty(t, told(s, now-back, 3, true, ByBeat).Attempts)
+		settle(s, now, look(s, now, true, CallerBeat), Outcome{RetryAfter: 2 * time.Minute})
+		require.Empty(t, look(s, now-back, true, CallerBeat).Attempts)
 		left := 2 * time.Minute // on the clock that goes on from there
 		if back < time.Minute {
 			left += back
 		}
-		require.Empty(t, told(s, now-back+left-1, 4, true, ByBeat).Attempts)
-		require.Len(t, told(s, now-back+left, 5, true, ByBeat).Attempts, 1)
+		require.Empty(t, look(s, now-back+left-1, true, CallerBeat).Attempts)
+		require.Len(t, look(s, now-back+left, true, CallerBeat).Attempts, 1)
 	}
 }
 
 // S6: a Retry-After is minded for an hour at most, and none is no limit.
 func TestS6_RetryAfter(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Minute, 90 * time.Second: 90 * time.Second, 9 * time.Hour: time.Hour} {
-		s := New(24*time.Hour, time.Minute, 1, 0)
+		s := newSchedule(24*time.Hour, 1, 0)
 		s.Start(start)
-		plan := told(s, 0, 2, true, ByRun)
-		require.True(t, s.Settle(start, plan.Attempts[0], Outcome{RetryAfter: asked}))
-		action, wake := next(s, 0)
-		require.Equal(t, Wait, action)
-		require.Equal(t, want, wake)
+		require.Equal(t, Settlement{true, want}, settle(s, 0, look(s, 0, true, CallerRun), Outcome{RetryAfter: asked}))
+		requireWait(t, s, 0, want)
 	}
 }
 
-// L1: of a beat's failures the first is told apart, and those of Beats all are.
+// L1: of a beat's failures the first is told apart, and those of Beats all are. A try
+// that ends after the next grid point is no second one, and one that was cut is none.
 func TestL1_FirstFailure(t *testing.T) {
-	s := New(2*time.Minute, time.Minute, 1, 0)
-	fails := func(at time.Duration, number uint64, by By) bool {
-		plan := told(s, at, number, true, by)
+	s := newSchedule(2*time.Minute, 1, 0)
+	fails := func(at time.Duration, caller Caller) bool {
+		plan := look(s, at, true, caller)
 		require.Len(t, plan.Attempts, 1)
-		return s.Settle(start.Add(at), plan.Attempts[0], Outcome{})
+		return settle(s, at, plan, Outcome{}).FirstFailure
 	}
-	require.True(t, fails(0, 2, ByBeat))
-	require.True(t, fails(time.Minute, 3, ByBeat))
+	require.True(t, fails(0, CallerBeat))
+	require.True(t, fails(time.Minute, CallerBeat))
 	s.Start(start.Add(2 * time.Minute))
-	require.True(t, fails(2*time.Minute, 4, ByRun))
-	require.False(t, fails(3*time.Minute, 5, ByRun))
-	require.True(t, fails(4*time.Minute, 6, ByRun), "the next beat's")
-}
-
-// P6: a ping is given the spacing, unless another target's beat is due before; a
-// signal is given until the next look.
-func TestP6_Timeout(t *testing.T) {
-	s := New(90*time.Second, time.Minute, 2, 1)
-	require.Equal(t, time.Minute, told(s, 0, 2, true, ByBeat).Timeout, "without Run")
-	s = New(90*time.Second, time.Minute, 2, 1)
-	s.Start(start)
-	plan := told(s, 0, 2, true, ByRun)
-	require.Equal(t, time.Minute, plan.Timeout, "both are pinged")
-	s.Settle(start, plan.Attempts[0], Outcome{Sent: true})
-	s.Settle(start, plan.Attempts[1], Outcome{})
-	plan = told(s, time.Minute, 3, true, ByRun)
-	require.Len(t, plan.Attempts, 1)
-	require.Equal(t, 30*time.Second, plan.Timeout, "the other is due at 90 s")
-	require.Equal(t, time.Minute, told(s, 61*time.Second, 4, true, ByBeat).Timeout, "a Beat holds up no one")
-	plan = told(s, 62*time.Second, 5, false, ByRun)
-	require.True(t, plan.Lost)
-	require.Equal(t, Pause, plan.Timeout)
-	s.Settle(start.Add(62*time.Second), plan.Attempts[0], Outcome{NotSent: true})
-	require.Equal(t, 5*time.Second, told(s, 85*time.Second, 6, false, ByRun).Timeout, "the grid point is at 90 s")
-}
-
-// F5: a verdict with the number of the newest, or a lower one, changes nothing.
-func TestF5_Order(t *testing.T) {
-	s := New(5*time.Minute, time.Minute, 1, 1)
-	require.True(t, told(s, 0, 2, true, ByBeat).Newest)
-	require.False(t, told(s, 0, 2, false, ByBeat).Newest)
-	plan := told(s, time.Second, 4, false, ByBeat)
-	require.True(t, plan.Newest && plan.Lost)
-	require.Len(t, plan.Attempts, 1)
-	plan = told(s, time.Second, 3, true, ByBeat)
-	require.True(t, plan.Overtaken)
-	require.Empty(t, plan.Attempts)
+	plan := look(s, 2*time.Minute, true, CallerRun)
+	require.False(t, settle(s, 2*time.Minute, plan, Outcome{Cut: true, NotSent: true}).FirstFailure)
+	require.True(t, fails(2*time.Minute+RetryPause, CallerRun))
+	plan = look(s, 3*time.Minute+RetryPause, true, CallerRun)
+	require.False(t, settle(s, 4*time.Minute, plan, Outcome{}).FirstFailure, "of the beat before")
+	require.True(t, fails(4*time.Minute+RetryPause, CallerRun), "of the next beat")
 }
 
 // F1: a check within a second of the limit serves as well.
@@ -140,12 +117,119 @@ func TestF1_BesideACheck(t *testing.T) {
 	for fresh, want := range map[time.Duration]time.Duration{
 		298 * time.Second: 298*time.Second + 1, 299*time.Second - 2: 299*time.Second - 1, 299*time.Second - 1: 300 * time.Second, time.Hour: 300 * time.Second,
 	} {
-		s := New(5*time.Minute, time.Minute, 1, 1)
+		s := newSchedule(5*time.Minute, 1, 1)
 		s.Start(start)
-		plan := s.Judged(start, &Verdict{Number: 2, Healthy: true, Fresh: fresh}, ByRun)
-		s.Settle(start, plan.Attempts[0], Outcome{Sent: true})
-		action, wake := next(s, 0)
-		require.Equal(t, Wait, action)
-		require.Equal(t, want, wake)
+		settle(s, 0, s.Decide(start, Verdict{Healthy: true, Fresh: fresh}, CallerRun), Outcome{Sent: true})
+		requireWait(t, s, 0, want)
 	}
+}
+
+// F5: before a signal is reserved, beats in flight are cut. Unless such a beat is
+// proven not to have left, the signal is made once more a spacing later.
+func TestF5_Exclusion(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		beat  *Outcome // nil: it is still in flight
+		again bool
+	}{
+		{"in flight", nil, true},
+		{"cut", &Outcome{Cut: true}, true},
+		{"cut before it left", &Outcome{Cut: true, NotSent: true}, false},
+		{"answered in time", &Outcome{Sent: true}, false},
+		{"failed in time", &Outcome{}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newSchedule(10*time.Minute, 1, 1)
+			s.Start(start)
+			beat := look(s, 0, true, CallerRun)
+			signal := look(s, 5*time.Second, false, CallerPeek)
+			require.True(t, signal.Cut)
+			require.Empty(t, signal.Attempts)
+			if row.beat != nil {
+				settle(s, 6*time.Second, beat, *row.beat)
+			}
+			s.Reserve(start.Add(6*time.Second), &signal)
+			require.Len(t, signal.Attempts, 1)
+			settle(s, 7*time.Second, signal, Outcome{Sent: true})
+			if row.beat == nil {
+				settle(s, 8*time.Second, beat, Outcome{Sent: true})
+				require.True(t, s.Owed(0), "a beat from before an outage pays none of its debts")
+			}
+			plan := look(s, 66*time.Second-1, false, CallerRun)
+			require.Empty(t, plan.Attempts)
+			plan = look(s, 66*time.Second, false, CallerRun)
+			require.Equal(t, row.again, len(plan.Attempts) == 1)
+			settle(s, 67*time.Second, plan, Outcome{Sent: true})
+			require.Empty(t, look(s, 5*time.Minute, false, CallerRun).Attempts, "no third")
+		})
+	}
+}
+
+// S7: a jump makes a beat owed at once, and the grid stays. Only one of ten seconds is
+// seen; a timer that is late is one on the system's clock only.
+func TestS7_Jump(t *testing.T) {
+	wall := time.Now() // with a monotonic reading
+	for late, jumps := range map[time.Duration]int{RetryPause - 1: 0, RetryPause: 1, 40 * time.Minute: 1} {
+		for _, system := range []bool{false, true} {
+			s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: 2 * time.Hour, Beats: 1, Signals: 1, SystemClock: system})
+			s.Start(wall)
+			plan := s.Decide(wall, Verdict{Healthy: true, Fresh: 2 * time.Hour}, CallerRun)
+			s.Settle(wall, plan.Attempts[0], Outcome{Sent: true})
+			_, wake := s.Next(wall)
+			if system {
+				require.Equal(t, maxWait, wake.Sub(wall))
+			} else {
+				require.Equal(t, time.Hour, wake.Sub(wall))
+				wake = wall.Add(maxWait)
+			}
+			now := wake.Add(late)
+			action, _ := s.Next(now)
+			if !system || jumps == 0 {
+				require.Equal(t, Wait, action)
+				require.Empty(t, s.Jumps(now))
+				continue
+			}
+			require.Equal(t, Check, action)
+			require.Equal(t, []Jump{{0, late}}, s.Jumps(now))
+			plan = s.Decide(now, Verdict{Healthy: true, Fresh: 2 * time.Hour}, CallerRun)
+			s.Settle(now, plan.Attempts[0], Outcome{Sent: true})
+			for at := now; ; {
+				action, wake := s.Next(at)
+				if action == Check {
+					require.Equal(t, time.Hour, at.Sub(wall), "the grid stays")
+					break
+				}
+				at = wake
+			}
+			require.Equal(t, []Jump{{2 * time.Hour, late}}, s.Jumps(now.Add(2*time.Hour)))
+			require.Empty(t, s.Jumps(now.Add(2*time.Hour+1)), "nothing that counts is older")
+		}
+	}
+}
+
+// S7: jumps that come again and again are remembered as long as a sync may be older
+// than they are, in the time that did not jump; the oldest become one.
+func TestS7_ManyJumps(t *testing.T) {
+	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
+	s.Start(start)
+	now := start
+	sum := func() (sum time.Duration) {
+		for _, j := range s.Jumps(now) {
+			sum += j.Length
+		}
+		return sum
+	}
+	for n := 1; n <= 10*maxJumps; n++ {
+		plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, CallerRun)
+		for _, a := range plan.Attempts {
+			s.Settle(now, a, Outcome{Sent: true})
+		}
+		_, wake := s.Next(now)
+		now = wake.Add(20 * time.Second)
+		s.Next(now)
+		require.LessOrEqual(t, len(s.Jumps(now)), maxJumps)
+		awake := now.Sub(start) - time.Duration(n)*20*time.Second
+		require.LessOrEqual(t, sum(), min(time.Duration(n)*20*time.Second, now.Sub(start)), "after %v", awake)
+	}
+	require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
 }
