@@ -118,29 +118,47 @@ func ExampleSyncTracker() {
 	// 2026-01-01T00:00:00Z
 }
 
-// What an operator writes becomes a Monitor. A daemon inlines Config in the
-// struct that it decodes its YAML into.
+type Config struct {
+	Databases []string         `yaml:"dbs"`
+	Heartbeat heartbeat.Config `yaml:",inline"` // a named field; an embedded one would print for the whole struct
+}
+
+func supervise(ctx context.Context, config Config, reporters []heartbeat.SyncReporter) error {
+	if err := config.Heartbeat.Validate(); err != nil || !config.Heartbeat.Enabled() {
+		return err // it names each key that is wrong; it is nil if heartbeats are off
+	}
+	monitor, err := config.Heartbeat.NewMonitor(reporters, nil)
+	if err != nil {
+		return err
+	}
+	return monitor.Run(ctx)
+}
+
+// What an operator writes becomes a Monitor. A daemon has a Config in its own
+// configuration, as a named field of the struct that it decodes its file into.
 func ExampleConfig() {
-	var daemon struct {
-		heartbeat.Config `yaml:",inline"`
-		Databases        []string `yaml:"dbs"`
-	}
-	daemon.URL = "https://hc-ping.com/your-uuid-here"
-	daemon.Interval = 5 * time.Minute
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("service:", r.Method, r.URL)
+		cancel() // the daemon is told to stop
+	}))
+	defer server.Close()
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	db.Record(time.Now())
+	supervise := func(config Config) error { return supervise(ctx, config, []heartbeat.SyncReporter{db}) }
 
-	if !daemon.Enabled() {
-		fmt.Println("heartbeats are off")
-		return
-	}
-	monitor, err := daemon.NewMonitor(nil, nil)
-	fmt.Println(monitor, err)
-
-	daemon.URL = "hc-ping.com/your-uuid-here"
-	_, err = daemon.NewMonitor(nil, nil)
-	fmt.Println(err)
+	var config Config // nothing is set
+	fmt.Println(supervise(config))
+	config.Heartbeat.URL = "hc-ping.com/your-uuid-here"
+	fmt.Println(supervise(config))
+	config.Heartbeat.URL = server.URL + "/your-uuid-here"
+	fmt.Println(supervise(config))
 	// Output:
-	// heartbeat.Monitor(0 databases, 1 targets) <nil>
+	// <nil>
 	// heartbeat: heartbeat-url: ping URL has no scheme (http or https); it must be absolute, such as https://hc-ping.com/your-uuid-here
+	// service: GET /your-uuid-here
+	// <nil>
 }
 
 // Several services at once: each has its own outcome, log line and retry.

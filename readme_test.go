@@ -91,6 +91,9 @@ func TestReadmeSnippets(t *testing.T) {
 	}
 }
 
+// notYet are folders that the README names before they are there.
+var notYet = map[string]bool{"examples/config": true, "heartbeatprom": true}
+
 // Each link to a file, a folder or a heading of these pages leads somewhere.
 func TestReadmeLinks(t *testing.T) {
 	for _, page := range []string{readmeFile, servicesFile, "CHANGELOG.md", ".github/CONTRIBUTING.md"} {
@@ -104,6 +107,10 @@ func TestReadmeLinks(t *testing.T) {
 				target = filepath.Join(filepath.Dir(page), link)
 			}
 			_, err := os.Stat(target)
+			if notYet[target] {
+				require.Error(t, err, "%s is there: take it out of notYet", target)
+				continue
+			}
 			require.NoError(t, err, "%s links to %s", page, match[1])
 			if heading != "" {
 				require.Contains(t, headings(read(t, target)), heading, "%s links to %s", page, match[1])
