@@ -120,7 +120,7 @@ func ExampleSyncTracker() {
 
 type Config struct {
 	Databases []string         `yaml:"dbs"`
-	Heartbeat heartbeat.Config `yaml:",inline"` // a named field; an embedded one would print for the whole struct
+	Heartbeat heartbeat.Config `yaml:",inline"` // a named field: an embedded one would change how Config prints
 }
 
 func supervise(ctx context.Context, config Config, reporters []heartbeat.SyncReporter) error {

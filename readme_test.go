@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -88,6 +89,30 @@ func TestReadmeSnippets(t *testing.T) {
 	_, snippets := goSnippets(t)
 	for _, snippet := range snippets {
 		require.Contains(t, indent.ReplaceAllString(tested.String(), ""), indent.ReplaceAllString(snippet, ""))
+	}
+}
+
+// The README has a row for each key of Config.
+func TestReadmeKeys(t *testing.T) {
+	config := reflect.TypeFor[heartbeat.Config]()
+	for i := range config.NumField() {
+		if key := config.Field(i).Tag.Get("yaml"); key != "-" {
+			require.Contains(t, read(t, readmeFile), "\n| `"+key+"` | ")
+		}
+	}
+}
+
+// Each figure of "What it is worth" is one of MEASUREMENTS.md, which has the command
+// that makes it.
+func TestReadmeFigures(t *testing.T) {
+	_, section, found := strings.Cut(read(t, readmeFile), "\n## What it is worth\n")
+	require.True(t, found)
+	number := regexp.MustCompile(`\d+(\.\d+)?`)
+	measured := number.FindAllString(read(t, ".github/MEASUREMENTS.md"), -1)
+	figures := number.FindAllString(section, -1)
+	require.NotEmpty(t, figures)
+	for _, figure := range figures {
+		require.Contains(t, measured, figure)
 	}
 }
 
