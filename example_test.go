@@ -108,6 +108,79 @@ func ExampleMonitor_Beat() {
 	// sent
 }
 
+// A daemon that leads and follows calls Run once for each term of its lease, with a
+// context that ends at the demotion. A promotion is no sync: nothing is recorded, and
+// no heartbeat goes out, until the new leader has synced.
+func ExampleMonitor_Run_lease() {
+	ctx := context.Background()
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	pinger := heartbeattest.NewPinger(clock)
+	db := heartbeat.NewSyncTracker("/litefs/app.db")
+	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+		Clock:  clock,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for term := range 2 {
+		leaseCtx, demote := context.WithCancel(ctx)
+		done := make(chan error)
+		go func() { done <- monitor.Run(leaseCtx) }()
+		_ = clock.BlockUntil(ctx, 1) // the first check: the last sync is of an earlier term
+		fmt.Println("term", term, "begins:", monitor.Status().LastResult.Outcome)
+		db.Record(clock.Now())
+		_ = clock.Step(ctx, 10*time.Second)
+		fmt.Println("term", term, "has synced:", monitor.Status().LastResult.Outcome)
+		demote()
+		<-done
+		clock.Advance(time.Hour) // another node leads
+	}
+	// Output:
+	// term 0 begins: skipped
+	// term 0 has synced: sent
+	// term 1 begins: skipped
+	// term 1 has synced: sent
+}
+
+// Many Monitors in one process, one for each tenant, share a client. It bounds how
+// many TLS handshakes are under way at once. A name tells the tenants apart.
+func ExampleHTTPOptions_client() {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("service:", r.Method, r.URL)
+	}))
+	defer server.Close()
+	transport := server.Client().Transport.(*http.Transport).Clone() // http.DefaultTransport's, as a rule
+	transport.MaxConnsPerHost = 16
+	client := &http.Client{Transport: transport}
+	defer client.CloseIdleConnections()
+
+	for _, tenant := range []string{"acme", "globex"} {
+		pinger, err := heartbeat.NewHTTPPinger(server.URL+"/uuid-of-"+tenant, &heartbeat.HTTPOptions{Client: client, Name: tenant})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		db := heartbeat.NewSyncTracker("/data/" + tenant + ".db")
+		db.Record(time.Now())
+		monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		// A daemon sleeps for rand.N(interval) here, in a goroutine, and calls Run.
+		for _, target := range monitor.Beat(context.Background()).Targets {
+			fmt.Println(target.Name, target.Err)
+		}
+	}
+	// Output:
+	// service: GET /uuid-of-acme
+	// acme <nil>
+	// service: GET /uuid-of-globex
+	// globex <nil>
+}
+
 func ExampleSyncTracker() {
 	db := heartbeat.NewSyncTracker("/data/app.db")
 	fmt.Println(db.Path(), db.LastSuccessfulSyncAt().IsZero())

@@ -116,8 +116,8 @@ func TestReadmeFigures(t *testing.T) {
 	}
 }
 
-// notYet are folders that the README names before they are there.
-var notYet = map[string]bool{"examples/config": true, "heartbeatprom": true}
+// notYet is what the README names before it is there.
+var notYet = map[string]bool{"examples/config": true, "heartbeatprom": true, "ExampleMonitor_Run_cron": true}
 
 // Each link to a file, a folder or a heading of these pages leads somewhere.
 func TestReadmeLinks(t *testing.T) {
@@ -140,6 +140,29 @@ func TestReadmeLinks(t *testing.T) {
 			if heading != "" {
 				require.Contains(t, headings(read(t, target)), heading, "%s links to %s", page, match[1])
 			}
+		}
+	}
+}
+
+// Each link to an Example of the documentation leads to one.
+func TestReadmeExampleLinks(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	require.NoError(t, err)
+	var tests strings.Builder
+	for _, file := range files {
+		tests.WriteString(read(t, file))
+	}
+	links := regexp.MustCompile(`heartbeat#example-([\w.]+)(?:-(\w+))?\)`).FindAllStringSubmatch(read(t, readmeFile), -1)
+	require.NotEmpty(t, links)
+	for _, link := range links {
+		name := "Example" + strings.ReplaceAll(link[1], ".", "_")
+		if link[2] != "" {
+			name += "_" + strings.ToLower(link[2][:1]) + link[2][1:]
+		}
+		if there := strings.Contains(tests.String(), "\nfunc "+name+"() {\n"); notYet[name] {
+			require.False(t, there, "%s is there: take it out of notYet", name)
+		} else {
+			require.True(t, there, name)
 		}
 	}
 }
