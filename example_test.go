@@ -108,6 +108,79 @@ func ExampleMonitor_Beat() {
 	// sent
 }
 
+// A daemon that leads and follows calls Run once for each term of its lease, with a
+// context that ends at the demotion. A promotion is no sync: nothing is recorded, and
+// no heartbeat goes out, until the new leader has synced.
+func ExampleMonitor_Run_lease() {
+	ctx := context.Background()
+	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	pinger := heartbeattest.NewPinger(clock)
+	db := heartbeat.NewSyncTracker("/litefs/app.db")
+	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+		Clock:  clock,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for term := range 2 {
+		leaseCtx, demote := context.WithCancel(ctx)
+		done := make(chan error)
+		go func() { done <- monitor.Run(leaseCtx) }()
+		_ = clock.BlockUntil(ctx, 1) // the first check: the last sync is of an earlier term
+		fmt.Println("term", term, "begins:", monitor.Status().LastResult.Outcome)
+		db.Record(clock.Now())
+		_ = clock.Step(ctx, 10*time.Second)
+		fmt.Println("term", term, "has synced:", monitor.Status().LastResult.Outcome)
+		demote()
+		<-done
+		clock.Advance(time.Hour) // another node leads
+	}
+	// Output:
+	// term 0 begins: skipped
+	// term 0 has synced: sent
+	// term 1 begins: skipped
+	// term 1 has synced: sent
+}
+
+// Many Monitors in one process, one for each tenant, share a client. It bounds how
+// many TLS handshakes are under way at once. A name tells the tenants apart.
+func ExampleHTTPOptions_client() {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("service:", r.Method, r.URL)
+	}))
+	defer server.Close()
+	transport := server.Client().Transport.(*http.Transport).Clone() // http.DefaultTransport's, as a rule
+	transport.MaxConnsPerHost = 16
+	client := &http.Client{Transport: transport}
+	defer client.CloseIdleConnections()
+
+	for _, tenant := range []string{"acme", "globex"} {
+		pinger, err := heartbeat.NewHTTPPinger(server.URL+"/uuid-of-"+tenant, &heartbeat.HTTPOptions{Client: client, Name: tenant})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		db := heartbeat.NewSyncTracker("/data/" + tenant + ".db")
+		db.Record(time.Now())
+		monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		// A daemon sleeps for rand.N(interval) here, in a goroutine, and calls Run.
+		for _, target := range monitor.Beat(context.Background()).Targets {
+			fmt.Println(target.Name, target.Err)
+		}
+	}
+	// Output:
+	// service: GET /uuid-of-acme
+	// acme <nil>
+	// service: GET /uuid-of-globex
+	// globex <nil>
+}
+
 func ExampleSyncTracker() {
 	db := heartbeat.NewSyncTracker("/data/app.db")
 	fmt.Println(db.Path(), db.LastSuccessfulSyncAt().IsZero())
@@ -118,29 +191,47 @@ func ExampleSyncTracker() {
 	// 2026-01-01T00:00:00Z
 }
 
-// What an operator writes becomes a Monitor. A daemon inlines Config in the
-// struct that it decodes its YAML into.
+type Config struct {
+	Databases []string         `yaml:"dbs"`
+	Heartbeat heartbeat.Config `yaml:",inline"` // a named field: an embedded one would change how Config prints
+}
+
+func supervise(ctx context.Context, config Config, reporters []heartbeat.SyncReporter) error {
+	if err := config.Heartbeat.Validate(); err != nil || !config.Heartbeat.Enabled() {
+		return err // it names each key that is wrong; it is nil if heartbeats are off
+	}
+	monitor, err := config.Heartbeat.NewMonitor(reporters, nil)
+	if err != nil {
+		return err
+	}
+	return monitor.Run(ctx)
+}
+
+// What an operator writes becomes a Monitor. A daemon has a Config in its own
+// configuration, as a named field of the struct that it decodes its file into.
 func ExampleConfig() {
-	var daemon struct {
-		heartbeat.Config `yaml:",inline"`
-		Databases        []string `yaml:"dbs"`
-	}
-	daemon.URL = "https://hc-ping.com/your-uuid-here"
-	daemon.Interval = 5 * time.Minute
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		fmt.Println("service:", r.Method, r.URL)
+		cancel() // the daemon is told to stop
+	}))
+	defer server.Close()
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	db.Record(time.Now())
+	supervise := func(config Config) error { return supervise(ctx, config, []heartbeat.SyncReporter{db}) }
 
-	if !daemon.Enabled() {
-		fmt.Println("heartbeats are off")
-		return
-	}
-	monitor, err := daemon.NewMonitor(nil, nil)
-	fmt.Println(monitor, err)
-
-	daemon.URL = "hc-ping.com/your-uuid-here"
-	_, err = daemon.NewMonitor(nil, nil)
-	fmt.Println(err)
+	var config Config // nothing is set
+	fmt.Println(supervise(config))
+	config.Heartbeat.URL = "hc-ping.com/your-uuid-here"
+	fmt.Println(supervise(config))
+	config.Heartbeat.URL = server.URL + "/your-uuid-here"
+	fmt.Println(supervise(config))
 	// Output:
-	// heartbeat.Monitor(0 databases, 1 targets) <nil>
+	// <nil>
 	// heartbeat: heartbeat-url: ping URL has no scheme (http or https); it must be absolute, such as https://hc-ping.com/your-uuid-here
+	// service: GET /your-uuid-here
+	// <nil>
 }
 
 // Several services at once: each has its own outcome, log line and retry.

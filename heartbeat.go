@@ -26,8 +26,9 @@
 //		}
 //		go func() {
 //			for {
+//				began := time.Now()
 //				// … replicate, and then:
-//				db.Record(time.Now())
+//				db.Record(began)
 //				time.Sleep(time.Second)
 //			}
 //		}()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,21 +20,34 @@ import (
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
 )
 
-func readme(t *testing.T) string {
+const (
+	readmeFile   = "README.md"
+	servicesFile = ".github/SERVICES.md"
+)
+
+func read(t *testing.T, file string) string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(file)
 	require.NoError(t, err)
-	return string(text)
+	return strings.ReplaceAll(string(text), "\r\n", "\n") // as Git may write it on Windows
+}
+
+// codeBlocks returns the blocks of Markdown that are in the given language.
+func codeBlocks(markdown, language string) (blocks []string) {
+	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(markdown, -1) {
+		blocks = append(blocks, match[1])
+	}
+	return blocks
 }
 
 // goSnippets returns the README's Go snippets: whole programs, and others.
 func goSnippets(t *testing.T) (programs, others []string) {
 	t.Helper()
-	for _, match := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readme(t), -1) {
-		if strings.HasPrefix(match[1], "package main\n") {
-			programs = append(programs, match[1])
+	for _, block := range codeBlocks(read(t, readmeFile), "go") {
+		if strings.HasPrefix(block, "package main\n") {
+			programs = append(programs, block)
 		} else {
-			others = append(others, match[1])
+			others = append(others, block)
 		}
 	}
 	require.NotEmpty(t, programs)
@@ -41,19 +55,22 @@ func goSnippets(t *testing.T) (programs, others []string) {
 	return programs, others
 }
 
+func requireCompiles(t *testing.T, program string) {
+	t.Helper()
+	source := filepath.Join(t.TempDir(), "main.go")
+	require.NoError(t, os.WriteFile(source, []byte(program), 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, source).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
 // Each whole program compiles as it stands, and the first is that of the package
 // comment.
 func TestReadmePrograms(t *testing.T) {
 	programs, _ := goSnippets(t)
 	for _, program := range programs {
-		source := filepath.Join(t.TempDir(), "main.go")
-		require.NoError(t, os.WriteFile(source, []byte(program), 0o600))
-		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, source).CombinedOutput()
-		require.NoError(t, err, string(out))
+		requireCompiles(t, program)
 	}
-	source, err := os.ReadFile("heartbeat.go")
-	require.NoError(t, err)
-	comment, _, _ := strings.Cut(string(source), "\npackage heartbeat")
+	comment, _, _ := strings.Cut(read(t, "heartbeat.go"), "\npackage heartbeat")
 	comment = regexp.MustCompile(`(?m)^//\t?`).ReplaceAllString(comment, "")
 	require.Contains(t, comment, programs[0])
 }
@@ -62,11 +79,11 @@ func TestReadmePrograms(t *testing.T) {
 func TestReadmeSnippets(t *testing.T) {
 	files, err := filepath.Glob("heartbeattest/*_test.go")
 	require.NoError(t, err)
+	examples, err := filepath.Glob("*example_test.go")
+	require.NoError(t, err)
 	var tested strings.Builder
-	for _, file := range append(files, "example_test.go") {
-		source, err := os.ReadFile(file)
-		require.NoError(t, err)
-		tested.Write(source)
+	for _, file := range append(files, examples...) {
+		tested.WriteString(read(t, file))
 	}
 	indent := regexp.MustCompile(`(?m)^\t+`)
 	_, snippets := goSnippets(t)
@@ -75,39 +92,173 @@ func TestReadmeSnippets(t *testing.T) {
 	}
 }
 
-// A recipe is a row of the README's table of services.
-type recipe struct {
-	service, url, failURL, failBody string
-	opts                            heartbeat.HTTPOptions
+// The README has a row for each key of Config.
+func TestReadmeKeys(t *testing.T) {
+	config := reflect.TypeFor[heartbeat.Config]()
+	for i := range config.NumField() {
+		if key := config.Field(i).Tag.Get("yaml"); key != "-" {
+			require.Contains(t, read(t, readmeFile), "\n| `"+key+"` | ")
+		}
+	}
 }
 
-// recipes parses the table as an operator reads it.
+// Each figure of "What it is worth" is one of MEASUREMENTS.md, which has the command
+// that makes it.
+func TestReadmeFigures(t *testing.T) {
+	_, section, found := strings.Cut(read(t, readmeFile), "\n## What it is worth\n")
+	require.True(t, found)
+	number := regexp.MustCompile(`\d+(\.\d+)?`)
+	measured := number.FindAllString(read(t, ".github/MEASUREMENTS.md"), -1)
+	figures := number.FindAllString(section, -1)
+	require.NotEmpty(t, figures)
+	for _, figure := range figures {
+		require.Contains(t, measured, figure)
+	}
+}
+
+// notYet is what the README names before it is there.
+var notYet = map[string]bool{"examples/config": true, "heartbeatprom": true, "ExampleMonitor_Run_cron": true}
+
+// Each link to a file, a folder or a heading of these pages leads somewhere.
+func TestReadmeLinks(t *testing.T) {
+	for _, page := range []string{readmeFile, servicesFile, "CHANGELOG.md", ".github/CONTRIBUTING.md"} {
+		for _, match := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(read(t, page), -1) {
+			link, heading, _ := strings.Cut(match[1], "#")
+			if strings.Contains(link, "://") {
+				continue
+			}
+			target := page
+			if link != "" {
+				target = filepath.Join(filepath.Dir(page), link)
+			}
+			_, err := os.Stat(target)
+			if notYet[target] {
+				require.Error(t, err, "%s is there: take it out of notYet", target)
+				continue
+			}
+			require.NoError(t, err, "%s links to %s", page, match[1])
+			if heading != "" {
+				require.Contains(t, headings(read(t, target)), heading, "%s links to %s", page, match[1])
+			}
+		}
+	}
+}
+
+// Each link to an Example of the documentation leads to one.
+func TestReadmeExampleLinks(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	require.NoError(t, err)
+	var tests strings.Builder
+	for _, file := range files {
+		tests.WriteString(read(t, file))
+	}
+	links := regexp.MustCompile(`heartbeat#example-([\w.]+)(?:-(\w+))?\)`).FindAllStringSubmatch(read(t, readmeFile), -1)
+	require.NotEmpty(t, links)
+	for _, link := range links {
+		name := "Example" + strings.ReplaceAll(link[1], ".", "_")
+		if link[2] != "" {
+			name += "_" + strings.ToLower(link[2][:1]) + link[2][1:]
+		}
+		if there := strings.Contains(tests.String(), "\nfunc "+name+"() {\n"); notYet[name] {
+			require.False(t, there, "%s is there: take it out of notYet", name)
+		} else {
+			require.True(t, there, name)
+		}
+	}
+}
+
+// headings returns the anchors that GitHub gives to the headings of a page.
+func headings(markdown string) (anchors []string) {
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(markdown, -1) {
+		anchor := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		anchors = append(anchors, strings.ReplaceAll(anchor, " ", "-"))
+	}
+	return anchors
+}
+
+// A recipe is what an operator sets for a service.
+type recipe struct {
+	service string
+	config  heartbeat.Config
+}
+
+// recipes returns the recipes of SERVICES.md, and the README's for Healthchecks.io.
 func recipes(t *testing.T) (all []recipe) {
 	t.Helper()
-	_, table, found := strings.Cut(readme(t), "| service | ping URL, fail URL, and what to know |\n| --- | --- |\n")
-	require.True(t, found)
-	code := func(cell, before string) string {
-		match := regexp.MustCompile(before + " `([^`]+)`").FindStringSubmatch(cell)
-		if match == nil {
-			return ""
+	for _, section := range strings.Split(read(t, servicesFile), "\n## ")[1:] {
+		title, text, _ := strings.Cut(section, "\n")
+		if strings.Contains(text, "\nheartbeat-url: ") {
+			all = append(all, recipe{title, parseRecipe(t, text)})
 		}
+	}
+	return append(all, recipe{readmeFile, parseRecipe(t, read(t, readmeFile))})
+}
+
+// parseRecipe reads the first block with heartbeat's keys, and the settings in Go.
+func parseRecipe(t *testing.T, text string) (config heartbeat.Config) {
+	t.Helper()
+	for _, block := range codeBlocks(text, "yaml") {
+		if !strings.HasPrefix(block, "heartbeat-url: ") {
+			continue
+		}
+		for line := range strings.Lines(block) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			value = strings.Trim(value, `"`)
+			switch key {
+			case "heartbeat-url":
+				config.URL = value
+			case "heartbeat-fail-url":
+				config.FailURL = value
+			case "heartbeat-fail-body":
+				config.FailBody = value
+			case "heartbeat-interval":
+				interval, err := time.ParseDuration(value)
+				require.NoError(t, err)
+				config.Interval = interval
+			default:
+				t.Fatalf("a recipe has the unknown key %s", key)
+			}
+		}
+		break
+	}
+	require.NotEmpty(t, config.URL)
+	config.HTTP = &heartbeat.HTTPOptions{}
+	for _, block := range codeBlocks(text, "go") {
+		if !strings.HasPrefix(block, "config.HTTP = ") {
+			continue
+		}
+		requireCompiles(t, "package main\n\nimport (\n\t\"net/http\"\n\n\t\"github.com/go-heartbeat/heartbeat\"\n)\n\n"+
+			"func main() {\n\tvar config heartbeat.Config\n\t"+block+"\n}\n")
+		if strings.Contains(block, "Method: http.MethodPost,") {
+			config.HTTP.Method = http.MethodPost
+		}
+		header := regexp.MustCompile(`Header: http\.Header\{"([^"]+)": \{"([^"]+)"\}\},`).FindStringSubmatch(block)
+		require.NotNil(t, header)
+		config.HTTP.Header = http.Header{header[1]: {header[2]}}
+	}
+	return config
+}
+
+// The endpoint in the recipe for Gatus has the key that is in its URL. Gatus takes
+// silence, and one failure signal, for a failure of it.
+func TestReadmeGatusEndpoint(t *testing.T) {
+	_, section, found := strings.Cut(read(t, servicesFile), "\n## Gatus\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	endpoint := codeBlocks(section, "yaml")[1]
+	value := func(key string) string {
+		match := regexp.MustCompile(key + `: (\S+)`).FindStringSubmatch(endpoint)
+		require.NotNil(t, match, key)
 		return match[1]
 	}
-	for line := range strings.Lines(table) {
-		if !strings.HasPrefix(line, "| ") {
-			break
-		}
-		cells := strings.SplitN(line, " | ", 2)
-		r := recipe{service: strings.TrimPrefix(cells[0], "| "), url: code(" "+cells[1], "^"),
-			failURL: code(cells[1], "fail URL"), failBody: code(cells[1], "fail body")}
-		r.opts.Method = code(cells[1], "Method")
-		if header := code(cells[1], "[Hh]eader"); header != "" {
-			key, value, _ := strings.Cut(header, ": ")
-			r.opts.Header = http.Header{key: {value}}
-		}
-		all = append(all, r)
-	}
-	return all
+	key := regexp.MustCompile(`[ ./_,#+&]`)
+	require.Contains(t, section, "/api/v1/endpoints/"+
+		key.ReplaceAllString(strings.ToLower(value("group")), "-")+"_"+key.ReplaceAllString(strings.ToLower(value("name")), "-")+"/external?")
+	require.Contains(t, section, `"Bearer `+value("token")+`"`)
+	silence, err := time.ParseDuration(value("heartbeat:\n *interval"))
+	require.NoError(t, err)
+	require.Greater(t, silence, heartbeat.DefaultInterval)
+	require.Equal(t, "1", value("failure-threshold"))
 }
 
 // A standIn answers as a service does, for the check that the README's recipes
@@ -156,8 +307,9 @@ func authorized(method, authorization string, next standIn) standIn {
 	}
 }
 
-// standIns are the services of DESIGN.md's table, by their names in the README.
+// standIns are the services of SERVICES.md, by the titles of their sections.
 var standIns = map[string]standIn{
+	readmeFile:                  pathService("/your-uuid-here"),
 	"Healthchecks.io":           pathService("/UUID"),
 	"Healthchecks, self-hosted": pathService("/ping/UUID"),
 	"Cronitor":                  queryService("/p/APIKEY/MONITOR", "state", "message", "fail"),
@@ -165,7 +317,7 @@ var standIns = map[string]standIn{
 	"Dead Man's Snitch":         queryService("/TOKEN", "s", "m", "1"),
 	"Uptime Kuma":               uptimeKuma,
 	"Gatus": authorized(http.MethodPost, "Bearer TOKEN",
-		queryService("/api/v1/endpoints/GROUP_NAME/external", "success", "error", "false")),
+		queryService("/api/v1/endpoints/core_app-db/external", "success", "error", "false")),
 	"Opsgenie":     authorized(http.MethodGet, "GenieKey KEY", pathService("/v2/heartbeats/NAME/ping")),
 	"Sentry Crons": queryService("/api/ID/cron/SLUG/KEY/", "status", "", "error"),
 }
@@ -207,9 +359,9 @@ func serve(t *testing.T, service standIn) (url string, next func() string) {
 	}
 }
 
-// Each recipe of the README does what it says, where a server stands for the
-// service: a healthy database is recorded as up, and a stale one as down, with
-// the reason where the recipe has one.
+// Each recipe does what it says, where a server stands for the service: a healthy
+// database is recorded as up, and a stale one as down, with the reason where the
+// recipe has one.
 func TestReadmeRecipes(t *testing.T) {
 	all := recipes(t)
 	require.Len(t, all, len(standIns))
@@ -218,9 +370,11 @@ func TestReadmeRecipes(t *testing.T) {
 			service := standIns[r.service]
 			require.NotNil(t, service)
 			server, next := serve(t, service)
-			config := heartbeat.Config{URL: atHost(t, r.url, server), FailBody: r.failBody, HTTP: &r.opts}
-			if r.failURL != "" {
-				config.FailURL = atHost(t, r.failURL, server)
+			config := r.config
+			require.NoError(t, config.Validate(), "as it is written")
+			config.URL = atHost(t, r.config.URL, server)
+			if r.config.FailURL != "" {
+				config.FailURL = atHost(t, r.config.FailURL, server)
 			}
 			clock := heartbeattest.NewClock(epoch)
 			db := heartbeattest.NewReporter("/data/app.db")
@@ -234,9 +388,9 @@ func TestReadmeRecipes(t *testing.T) {
 			stale := monitor.Beat(t.Context())
 			require.Equal(t, heartbeat.ReasonStale, stale.Reason)
 			switch {
-			case strings.Contains(r.failURL+r.failBody, "{reason}"):
+			case strings.Contains(config.FailURL+config.FailBody, "{reason}"):
 				require.Equal(t, "down "+stale.String(), next())
-			case r.failURL != "":
+			case config.FailURL != "":
 				require.Equal(t, "down", strings.TrimSpace(next()))
 			}
 			require.Equal(t, "nothing", next())

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// serviceAnswers has a row for each answer in shared/SERVICES.md.
+// serviceAnswers has a row for each answer in .github/SERVICES.md.
 var serviceAnswers = []struct {
 	name   string
 	path   string // after the service's host
@@ -34,9 +34,11 @@ var serviceAnswers = []struct {
 	{name: "Healthchecks ambiguous", path: "/ping/" + apikey + "/nightly", code: 409, body: "ambiguous slug", want: "heartbeat: server answered 409 Conflict", hint: true},
 	{name: "Healthchecks slash after a UUID", path: "/ping/" + uuid + "/", code: 200, body: "OK"},
 	{name: "Healthchecks slash after a slug", path: "/ping/" + apikey + "/nightly/", code: 404, answer: http.Header{"Content-Type": {"text/html"}}, body: "<html>/ping/" + uuid + "/</html>", want: "heartbeat: server answered 404 Not Found", hint: true},
-	// Not to be told from an accepted ping either: a check with manual resume, and one that takes POST only.
+	// These look like an accepted ping, and the recipe warns of them.
 	{name: "Healthchecks paused, manual resume", path: "/ping/" + uuid, code: 200, body: "OK"},
 	{name: "Healthchecks POST only", path: "/ping/" + uuid, code: 200, body: "OK"},
+	{name: "Healthchecks filters bodies", path: "/ping/" + uuid, code: 200, body: "OK"},
+	{name: "Healthchecks filters bodies, POST without a keyword", path: "/ping/" + uuid + "/fail", method: "POST", code: 200, body: "OK"},
 	{name: "Healthchecks.io", path: "/" + uuid, code: 200, body: "OK"},
 	{name: "Healthchecks.io fail", path: "/" + uuid + "/fail", code: 200, body: "OK"},
 	{name: "Healthchecks.io deleted", path: "/" + uuid, code: 200, body: "OK (not found)", want: `heartbeat: ping not accepted: server answered "OK (not found)"`, hint: true},
@@ -54,7 +56,7 @@ var serviceAnswers = []struct {
 	{name: "Uptime Kuma", path: "/api/push/" + apikey + "?status=up&msg=OK&ping=", code: 200, answer: http.Header{"Content-Type": {"application/json"}}, body: `{"ok":true}`},
 	{name: "Uptime Kuma fail", path: "/api/push/" + apikey + "?status=down&msg=stale&ping=", code: 200, answer: http.Header{"Content-Type": {"application/json"}}, body: `{"ok":true}`},
 	{name: "Uptime Kuma unknown", path: "/api/push/" + apikey, code: 404, answer: http.Header{"Content-Type": {"application/json"}}, body: `{"ok":false,"msg":"Monitor not found or not active."}`, want: "heartbeat: server answered 404 Not Found", hint: true},
-	// Not to be told from an accepted ping: P1 takes any 2xx, and the README warns of it.
+	// These look like an accepted ping, since P1 takes any 2xx. The recipe warns of them.
 	{name: "Uptime Kuma trailing slash", path: "/api/push/" + apikey + "/", code: 200, answer: http.Header{"Content-Type": {"text/html"}}, body: "<!DOCTYPE html>"},
 	{name: "Uptime Kuma double slash", path: "//api/push/" + apikey, code: 200, answer: http.Header{"Content-Type": {"text/html"}}, body: "<!DOCTYPE html>"},
 	{name: "Gatus", path: "/api/v1/endpoints/core_app/external?success=true", method: "POST", header: http.Header{"Authorization": {"Bearer " + apikey}}, code: 200},

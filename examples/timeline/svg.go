@@ -9,29 +9,38 @@ import (
 	"github.com/go-heartbeat/heartbeat"
 )
 
-// The picture's measures, in pixels.
+// The picture's measures, in pixels. A phone shows it about 390 pixels wide, so
+// that letters of 20 are letters of 11 there: large enough to be read.
 const (
-	width, height = 1044, 496
+	width, height = 720, 604
 
-	left      = 176 // where the plot begins
-	perMinute = 14
-	top       = 114 // of the first lane
-	lane      = 56  // from one to the next
-	bottom    = top + 6*lane
+	left      = 24 // where the plot begins
+	perMinute = 11.2
+	top       = 112 // of the first lane
+	bottom    = height - 44
+	bar       = 30 // the height of a bar of the service
+)
+
+// The lanes: how far the middle of each one's marks is from the top.
+const (
+	syncLane    = top + 52
+	beatLane    = top + 158
+	signalLane  = top + 292
+	silenceLane = top + 392
 )
 
 const head = `<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[2]d" viewBox="0 0 %[1]d %[2]d" role="img" aria-labelledby="title desc">
 <title id="title">A timeline of heartbeats</title>
 <desc id="desc">%[3]s</desc>
 <style>
-text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-text.heading { font-size: 17px; font-weight: 600; }
-text.name { font-size: 14px; font-weight: 600; }
-text.on-bar { font-weight: 600; }
-.note { paint-order: stroke; stroke-width: 5; stroke-linejoin: round; }
-.sync { stroke-width: 2; }
-.skipped { stroke-width: 1.5; }
-.failed { stroke-width: 2.5; stroke-linecap: round; }
+text { font: 20px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+text.heading { font-size: 25px; font-weight: 600; }
+text.name, text.on-bar { font-weight: 600; }
+.note { paint-order: stroke; stroke-width: 6; stroke-linejoin: round; }
+.sync { stroke-width: 3; }
+.skipped { stroke-width: 2; }
+.signal { stroke-width: 2; }
+.failed { stroke-width: 3.5; stroke-linecap: round; }
 .failed, .skipped { fill: none; }
 %[4]s
 @media (prefers-color-scheme: dark) {
@@ -53,8 +62,8 @@ var (
 	}
 )
 
-// css is written out for each mode, since not all that shows SVG knows CSS
-// variables; what knows no media queries shows the light mode.
+// css is written out for each mode, since not every viewer of SVG knows CSS
+// variables. A viewer that knows no media queries shows the light mode.
 func (c palette) css() string {
 	return strings.Join([]string{
 		".paper { fill: " + c.paper + "; stroke: " + c.line + "; }",
@@ -63,7 +72,7 @@ func (c palette) css() string {
 		"text { fill: " + c.ink + "; }",
 		"text.muted { fill: " + c.muted + "; }",
 		"text.on-bar { fill: " + c.paper + "; }",
-		".note { stroke: " + c.paper + "; }",
+		".note, .signal { stroke: " + c.paper + "; }",
 		".sync { stroke: " + c.sync + "; }",
 		".sent { fill: " + c.good + "; }",
 		".up { fill: " + c.up + "; }",
@@ -82,133 +91,162 @@ func (p *picture) text(class, anchor string, x, y float64, text string) {
 	p.add(`<text class="%s" x="%g" y="%g" text-anchor="%s">%s</text>`, class, x, y, anchor, text)
 }
 
-// label names a lane.
-func (p *picture) label(i int, name, detail string) {
-	p.text("name", "start", 20, y(i)-3, name)
-	p.text("muted", "start", 20, y(i)+14, detail)
+// label names a lane, above its marks.
+func (p *picture) label(y float64, name, detail string) {
+	p.add(`<text x="%d" y="%g"><tspan font-weight="600">%s</tspan>%s</text>`, left, y, name, detail)
 }
 
-// mark draws the outcome of one check or ping: a dot, a cross or a tick. A cross
-// stands above its lane, since the dot of the next try may be close.
+// mark draws the outcome of one check: a dot, a cross or a tick. A cross stands
+// above its lane, since the dot of the next try may be close.
 func (p *picture) mark(outcome heartbeat.Outcome, x, y float64) {
 	switch outcome {
 	case heartbeat.Sent:
-		p.add(`<circle class="sent" cx="%g" cy="%g" r="5"/>`, x, y)
+		p.add(`<circle class="sent" cx="%g" cy="%g" r="7"/>`, x, y)
 	case heartbeat.Failed:
-		p.add(`<path class="failed" d="M%g %gl9 9m0 -9l-9 9"/>`, x-4.5, y-17)
+		p.add(`<path class="failed" d="M%g %gl12 12m0 -12l-12 12"/>`, x-6, y-20)
 	case heartbeat.Skipped:
-		p.add(`<path class="skipped" d="M%g %gv16"/>`, x, y-8)
+		p.add(`<path class="skipped" d="M%g %gv22"/>`, x, y-11)
 	}
 }
 
 func (p *picture) signal(x, y float64) {
-	p.add(`<path class="signal" d="M%g %gl7 7l-7 7l-7 -7z"/>`, x, y-7)
+	p.add(`<path class="signal" d="M%g %gl9 9l-9 9l-9 -9z"/>`, x, y-9)
 }
 
 // legend says what each mark stands for.
 func (p *picture) legend(y float64) {
-	at := 27.0
+	at := left + 8.0
 	entry := func(mark func(), name string, wide float64) {
 		mark()
-		p.text("", "start", at+12, y+4.5, name)
+		p.text("", "start", at+16, y+7, name)
 		at += wide
 	}
-	entry(func() { p.add(`<path class="sync" d="M%g %gv18"/>`, at, y-9) }, "a sync", 86)
-	entry(func() { p.mark(heartbeat.Sent, at, y) }, "sent, and answered", 164)
-	entry(func() { p.mark(heartbeat.Failed, at, y+12.5) }, "failed", 74)
-	entry(func() { p.mark(heartbeat.Skipped, at, y) }, "skipped, nothing sent", 174)
-	entry(func() { p.signal(at, y) }, "failure signal", 126)
-	entry(func() { p.add(`<rect class="late" x="%g" y="%g" width="14" height="14"/>`, at-7, y-7) }, "late: within the service's grace", 0)
+	entry(func() { p.mark(heartbeat.Sent, at, y) }, "heartbeat sent", 196)
+	entry(func() { p.mark(heartbeat.Failed, at, y+14) }, "failed", 112)
+	entry(func() { p.mark(heartbeat.Skipped, at, y) }, "skipped", 130)
+	entry(func() { p.signal(at, y) }, "failure signal", 0)
 }
 
 func x(at time.Time) float64 { return left + at.Sub(start).Minutes()*perMinute }
-func y(i int) float64        { return top + lane*float64(i) + lane/2 }
 
 // draw makes the picture of a recording.
 func draw(rec *recording) string {
 	p := &picture{}
-	stale := rec.results[slices.IndexFunc(rec.results, func(r heartbeat.Result) bool { return r.Reason == heartbeat.ReasonStale })]
-	lost, refused := rec.lost[0], rec.refused[0]
-	var outage [2]time.Time // the widest gap between two syncs
-	for i, at := range rec.syncs[1:] {
-		if before := rec.syncs[i]; at.Sub(before) > outage[1].Sub(outage[0]) {
-			outage = [2]time.Time{before, at}
-		}
-	}
-	back := rec.arrived[0] // the first ping after the outage
-	for _, at := range rec.arrived {
-		if back = at; !at.Before(outage[1]) {
-			break
-		}
-	}
-
-	p.add(head, width, height, fmt.Sprintf(
-		"A heartbeat every %d minutes. The ping of %s is not answered and sent again a minute later; that of %s never leaves, and is sent ten seconds later. From %s the database does not sync. At %s its last sync is too old: a failure signal goes out, and checks are skipped. Without that signal, the service raises its alarm at %s. Ten seconds after syncs come back at the latest, at %s, a heartbeat goes out.",
-		int(interval.Minutes()), hhmm(lost), hhmm(refused), hhmm(outage[0]), hhmmss(stale.Time), hhmm(alarm(service(rec.arrived, nil))), hhmmss(back)), light.css(), dark.css())
+	o := outageOf(rec)
+	p.add(head, width, height, describe(rec, o), light.css(), dark.css())
 	p.add(`<rect class="paper" x="0.5" y="0.5" width="%d" height="%d" rx="8"/>`, width-1, height-1)
-	p.text("heading", "start", 20, 32, "While the database is in sync, a heartbeat. When it is not, silence.")
-	p.text("muted", "start", 20, 54, fmt.Sprintf(
-		"An hour of a daemon with one database that syncs every minute, heartbeat-interval %dm. Recorded from a run of the library on its fake clock.", int(interval.Minutes())))
-	p.legend(82)
+	p.text("heading", "start", left, 42, "In sync: a heartbeat. Out of sync: silence.")
+	p.legend(80)
 
-	// Behind everything: the outage, and a line every five minutes.
-	p.add(`<rect class="outage" x="%g" y="%d" width="%g" height="%d"/>`, x(outage[0]), top, x(outage[1])-x(outage[0]), bottom-top)
-	for at := start; !at.After(start.Add(length)); at = at.Add(5 * time.Minute) {
-		p.add(`<path class="grid" d="M%g %dV%d"/>`, x(at), top, bottom+4)
-		p.text("muted", "middle", x(at), bottom+22, hhmm(at))
+	// Behind everything: the outage, and a line every ten minutes.
+	p.add(`<rect class="outage" x="%g" y="%d" width="%g" height="%d"/>`, x(o.from), top, x(o.to)-x(o.from), bottom-top)
+	for at := start; !at.After(start.Add(length)); at = at.Add(10 * time.Minute) {
+		p.add(`<path class="grid" d="M%g %dV%d"/>`, x(at), top, bottom+5)
+		p.text("muted", anchor(at), x(at), bottom+28, hhmm(at))
 	}
-
-	p.label(0, "Syncs", "SyncTracker.Record")
-	for _, at := range rec.syncs {
-		p.add(`<path class="sync" d="M%g %gv18"/>`, x(at), y(0)-9)
-	}
-	p.text("", "middle", (x(outage[0])+x(outage[1]))/2, y(0)+4, "the database stops syncing")
-
-	p.label(1, "Checks", "Options.OnResult")
-	for _, r := range rec.results {
-		p.mark(r.Outcome, x(r.Time), y(1))
-	}
-	p.text("note", "start", x(start)-4, y(1)+23, "at first: "+string(rec.results[0].Reason))
-	p.text("", "middle", (x(stale.Time)+x(back))/2, y(1)+23, "skipped: "+string(stale.Reason)+"; a look every ten seconds")
-
-	p.label(2, "Heartbeats", "HTTPPinger")
-	for _, at := range rec.arrived {
-		p.mark(heartbeat.Sent, x(at), y(2))
-	}
-	for _, at := range slices.Concat(rec.lost, rec.refused) {
-		p.mark(heartbeat.Failed, x(at), y(2))
-	}
-	p.text("note", "middle", x(lost)+perMinute/2, y(2)+23, "no answer: again after a minute")
-	p.text("note", "end", x(outage[0])-4, y(2)+23, "never left: again after 10 s")
-	p.text("", "end", x(back)-10, y(2)+4.5, "out within ten seconds")
-
-	p.label(3, "Failure signal", "Options.FailPinger")
-	for _, at := range rec.signals {
-		p.signal(x(at), y(3))
-		p.text("", "start", x(at)+12, y(3)+4, fmt.Sprintf("at the limit: the last sync is %d minutes old", int(interval.Minutes())))
-	}
-
-	p.label(4, "Service", "with failure signal")
-	p.bar(4, service(rec.arrived, rec.signals))
-	p.label(5, "Service", fmt.Sprintf("period %dm, grace %dm", int(period.Minutes()), int(grace.Minutes())))
-	p.bar(5, service(rec.arrived, nil))
-
+	p.lanes(rec, o)
 	p.add("</svg>")
 	return p.String()
 }
 
-// bar draws the states of the service.
-func (p *picture) bar(i int, spans []span) {
+// An outage is the widest gap between two syncs, with the check that found the
+// database stale and the first heartbeat after it.
+type outage struct{ from, to, stale, back time.Time }
+
+func outageOf(rec *recording) (o outage) {
+	for i, at := range rec.syncs[1:] {
+		if before := rec.syncs[i]; at.Sub(before) > o.to.Sub(o.from) {
+			o.from, o.to = before, at
+		}
+	}
+	for _, r := range rec.results {
+		if r.Reason == heartbeat.ReasonStale {
+			o.stale = r.Time
+			break
+		}
+	}
+	for _, at := range rec.arrived {
+		if o.back = at; !at.Before(o.to) {
+			break
+		}
+	}
+	return o
+}
+
+// describe says in words what the picture shows.
+func describe(rec *recording, o outage) string {
+	return strings.Join([]string{
+		fmt.Sprintf("A heartbeat is due every %d minutes.", int(interval.Minutes())),
+		fmt.Sprintf("The ping of %s gets no answer and is sent again a minute later.", hhmm(rec.lost[0])),
+		fmt.Sprintf("The ping of %s never leaves and is sent again ten seconds later.", hhmm(rec.refused[0])),
+		fmt.Sprintf("The database does not sync after %s.", hhmm(o.from)),
+		fmt.Sprintf("Its last sync is too old at %s: a failure signal goes out, and heartbeats are skipped.", hhmmss(o.stale)),
+		fmt.Sprintf("A service that gets no failure signal raises its alarm at %s.", hhmm(alarm(service(rec.arrived, nil)))),
+		fmt.Sprintf("The database syncs again, and a heartbeat goes out within ten seconds, at %s.", hhmmss(o.back)),
+	}, " ")
+}
+
+func (p *picture) lanes(rec *recording, o outage) {
+	p.label(syncLane-26, "Syncs", " of the database")
+	for _, at := range rec.syncs {
+		p.add(`<path class="sync" d="M%g %dv22"/>`, x(at), syncLane-11)
+	}
+	p.text("", "middle", (x(o.from)+x(o.to))/2, syncLane+7, "the database stops syncing")
+
+	p.label(beatLane-38, "Heartbeats", fmt.Sprintf(" every %d minutes", int(interval.Minutes())))
+	for _, r := range rec.results {
+		p.mark(r.Outcome, x(r.Time), beatLane)
+	}
+	p.note("note", "start", left, "no answer:", "again 1 min later")
+	p.note("note", "end", x(o.from)-6, "never left:", "10 s later")
+	p.note("", "middle", (x(o.stale)+x(o.back))/2, "skipped:", string(heartbeat.ReasonStale))
+
+	p.label(signalLane-26, "Service", ", with a fail URL")
+	p.service(signalLane, service(rec.arrived, rec.signals))
+	for _, at := range rec.signals {
+		p.signal(x(at), signalLane)
+	}
+	p.label(silenceLane-26, "Service", fmt.Sprintf(", without: period %d min, grace %d min", int(period.Minutes()), int(grace.Minutes())))
+	p.service(silenceLane, service(rec.arrived, nil))
+}
+
+// note explains a mark of the heartbeats, in two lines below it. The class "note"
+// keeps the lines of the grid away from the letters.
+func (p *picture) note(class, anchor string, x float64, first, second string) {
+	p.text(class, anchor, x, beatLane+34, first)
+	p.text(class, anchor, x, beatLane+58, second)
+}
+
+// anchor keeps the times at both ends of the axis within the picture.
+func anchor(at time.Time) string {
+	switch {
+	case at.Equal(start):
+		return "start"
+	case at.Equal(start.Add(length)):
+		return "end"
+	}
+	return "middle"
+}
+
+// service draws the states of the service as a bar, and says below it when the
+// alarm begins. A state that is too short for its name has none.
+func (p *picture) service(lane float64, spans []span) {
 	for _, s := range spans {
-		middle := (x(s.from) + x(s.to)) / 2
-		p.add(`<rect class="%s" x="%g" y="%g" width="%g" height="20"/>`, s.state, x(s.from), y(i)-10, x(s.to)-x(s.from))
-		switch {
-		case s.state == "up":
-			p.text("", "middle", middle, y(i)+4.5, s.state)
-		case s.to.Sub(s.from) >= 3*time.Minute:
-			p.text("on-bar", "middle", middle, y(i)+4.5, s.state)
-		default:
-			p.text("note", "middle", middle, y(i)+25, s.state+", no alarm")
+		from, to := x(s.from), x(s.to)
+		p.add(`<rect class="%s" x="%g" y="%g" width="%g" height="%d"/>`, s.state, from, lane-bar/2, to-from, bar)
+		class := "on-bar"
+		if s.state == "up" {
+			class = ""
+		}
+		if to-from >= perMinute*4 {
+			p.text(class, "middle", (from+to)/2, lane+7, s.state)
+		}
+		if s.state == "alarm" {
+			since, side := from, "start"
+			if to-from < perMinute*14 { // too narrow for the text
+				since, side = to, "end"
+			}
+			p.text("", side, since, lane+bar/2+23, "alarm at "+hhmm(s.from))
 		}
 	}
 }
