@@ -488,3 +488,277 @@ func TestFailureSignalUnderRun(t *testing.T) {
 		})
 	}
 }
+
+// F4: a loss is told from two looks of Beats. Each row says what the databases report
+// from one look to the next, and how many signals have gone out by then.
+func TestF4_TwoLooks(t *testing.T) {
+	type look struct {
+		after   time.Duration // since the look before
+		app     any           // how old the last sync is, nil: never synced; or "panic"
+		other   any           // the same of a second database; "absent": not in the set
+		signals int
+	}
+	const old = 72 * time.Hour
+	minute := time.Minute
+	for name, looks := range map[string][]look{
+		"a stamp goes back": {{minute, minute, "absent", 0}, {minute, old, "absent", 1}},
+		"a stamp goes back beside one that never synced":   {{minute, minute, nil, 0}, {minute, old, nil, 1}},
+		"a stamp that was old before":                      {{minute, old, nil, 0}, {minute, old, nil, 0}},
+		"one that never synced gets an old stamp":          {{minute, nil, minute, 0}, {minute, old, minute, 0}},
+		"no longer known to have synced":                   {{minute, minute, "absent", 0}, {minute, nil, "absent", 1}},
+		"a panic when all were healthy":                    {{minute, minute, minute, 0}, {minute, "panic", minute, 1}},
+		"a panic at the very look":                         {{minute, minute, nil, 0}, {minute, minute, "panic", 0}, {minute, 6 * minute, "panic", 1}},
+		"a panic hides the loss, and the next look has it": {{minute, 4 * minute, nil, 0}, {2 * minute, "panic", nil, 0}, {minute, 7 * minute, nil, 1}},
+		"in the future":                                    {{minute, minute, minute, 0}, {minute, -old, minute, 0}, {minute, -old, minute, 0}},
+		"synced and went stale between two looks":          {{minute, nil, nil, 0}, {time.Hour, 6 * minute, nil, 1}},
+		"a newcomer is stale":                              {{minute, minute, "absent", 0}, {minute, minute, 6 * minute, 0}, {minute, minute, 7 * minute, 0}},
+		"a newcomer goes stale":                            {{minute, minute, "absent", 0}, {minute, minute, 4*minute + 30*time.Second, 0}, {minute, minute, 5*minute + 30*time.Second, 1}},
+	} {
+		for _, sourced := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, sourced %v", name, sourced), func(t *testing.T) {
+				signals := 0
+				var now look
+				var f *fixture
+				reporter := func(path string, said func() any) heartbeat.SyncReporter {
+					return reporterFunc{path, func() time.Time {
+						switch said := said().(type) {
+						case time.Duration:
+							return f.clock.Now().Add(-said)
+						case string:
+							panic(said)
+						}
+						return time.Time{}
+					}}
+				}
+				app, other := reporter("app", func() any { return now.app }), reporter("other", func() any { return now.other })
+				opts := heartbeat.Options{FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil })}
+				if sourced {
+					opts.Source = func() []heartbeat.SyncReporter {
+						if now.other == "absent" {
+							return []heartbeat.SyncReporter{app}
+						}
+						return []heartbeat.SyncReporter{app, other}
+					}
+				}
+				f = newFixture(t, opts)
+				f.Remove("/data/app.db")
+				if !sourced {
+					require.NoError(t, f.Add(app))
+				}
+				added := false
+				for n, now2 := range looks {
+					now = now2
+					f.clock.Advance(now.after)
+					if !sourced && !added && now.other != "absent" {
+						require.NoError(t, f.Add(other))
+						added = true
+					}
+					f.Beat(t.Context())
+					require.Equal(t, now.signals, signals, "look %d", n)
+				}
+			})
+		}
+	}
+}
+
+// F4: a signal that is owed stays owed, also where something panics at its retry.
+func TestF3_PanicAtTheRetry(t *testing.T) {
+	var panics atomic.Bool
+	r := runInBubble(t, 10*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		r.syncs(t, "/data/app.db", 0)
+		require.NoError(t, r.Add(reporterFunc{"/data/users.db", func() time.Time {
+			if panics.Load() {
+				panic("users")
+			}
+			return time.Now()
+		}}))
+		time.AfterFunc(330*time.Second, func() { panics.Store(true) })
+		r.signal = func(context.Context) error {
+			if len(r.signals) == 1 {
+				return errors.New("no answer")
+			}
+			return nil
+		}
+	})
+	require.Equal(t, seconds(300, 360), truncated(r.signals))
+}
+
+func truncated(at []time.Duration) (whole []time.Duration) {
+	for _, at := range at {
+		whole = append(whole, at.Truncate(time.Millisecond))
+	}
+	return whole
+}
+
+// F4: the first look of a Run may take so long that a last sync becomes too old. There
+// is no signal at start-up.
+func TestF4_SlowFirstLook(t *testing.T) {
+	r := runInBubble(t, 10*time.Minute, heartbeat.Options{}, func(r *bubbleRun) {
+		db := r.syncs(t, "/data/app.db")
+		db.Record(time.Now().Add(-heartbeat.DefaultInterval + 4*time.Second))
+		asked := 0
+		require.NoError(t, r.Add(reporterFunc{"/data/slow.db", func() time.Time {
+			if asked++; asked == 1 {
+				time.Sleep(8 * time.Second)
+			}
+			return time.Now()
+		}}))
+	})
+	require.Empty(t, r.signals)
+	require.Empty(t, r.pings)
+}
+
+// F4, H4: a Source that panics is a database that does. One that never synced is not
+// lost by that.
+func TestF4_SourcePanicsBetween(t *testing.T) {
+	signals := 0
+	panics := false
+	f := newFixture(t, heartbeat.Options{
+		FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil }),
+		Source: func() []heartbeat.SyncReporter {
+			if panics {
+				panic("source")
+			}
+			return []heartbeat.SyncReporter{heartbeat.NewSyncTracker("/data/never.db")}
+		},
+	})
+	for _, panics = range []bool{false, true, false, false} {
+		f.clock.Advance(time.Minute)
+		f.Beat(t.Context())
+	}
+	require.Zero(t, signals)
+}
+
+// F4: a new Run is no outage, however long ago the last one ended. So a daemon may call
+// it for each term of a lease.
+func TestF4_Terms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var signals []time.Duration
+		db := heartbeat.NewSyncTracker("/data/app.db")
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+			Interval: time.Minute, Logger: quiet,
+			FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+				signals = append(signals, time.Since(start))
+				return nil
+			}),
+		})
+		require.NoError(t, err)
+		for range 3 { // each term lasts five minutes, with a sync every ten seconds
+			ctx, demote := context.WithTimeout(t.Context(), 5*time.Minute)
+			time.AfterFunc(3*time.Second, func() {
+				for ctx.Err() == nil {
+					db.Record(time.Now())
+					time.Sleep(10 * time.Second)
+				}
+			})
+			require.NoError(t, m.Run(ctx))
+			demote()
+			require.Empty(t, signals)
+			db.Record(time.Now())
+			m.Beat(t.Context()) // between two terms
+			time.Sleep(time.Hour)
+		}
+		ctx, demote := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer demote()
+		start = time.Now()
+		db.Record(start)
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, []time.Duration{time.Minute + 1}, signals, "a loss within a term is told")
+	})
+}
+
+// F1, F3: an outage is signalled at whatever moment it begins, however long the signal
+// takes.
+func TestF1_EachPhase(t *testing.T) {
+	for _, takes := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 5 * time.Second} {
+		for phase := range 60 {
+			last := 60*time.Second + time.Duration(phase)*time.Second
+			out := 0
+			r := runInBubble(t, 10*time.Minute, heartbeat.Options{Interval: time.Minute}, func(r *bubbleRun) {
+				r.syncs(t, "/data/app.db", 0, 30*time.Second, 45*time.Second, last)
+				r.signal = func(ctx context.Context) error {
+					select {
+					case <-time.After(takes):
+						out++
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			})
+			require.GreaterOrEqual(t, out, 1, "the last sync at %v, a signal takes %v", last, takes)
+			require.LessOrEqual(t, len(r.signals), 2)
+		}
+	}
+}
+
+// A slowService keeps the words that reach it. A request takes its time to get there,
+// and goes on when its client has hung up.
+type slowService struct {
+	mu   sync.Mutex
+	word string
+}
+
+func (s *slowService) pinger(word string, takes time.Duration) heartbeat.PingerFunc {
+	return func(ctx context.Context) error {
+		arrived := make(chan struct{})
+		time.AfterFunc(takes, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.word = word
+			close(arrived)
+		})
+		select {
+		case <-arrived:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// F5: the last word at the service is the true one within two minutes, also at an
+// interval of an hour, and where one of the words takes long.
+func TestF5_LastWord(t *testing.T) {
+	const quick = 200 * time.Millisecond
+	for _, row := range []struct{ interval, up, down time.Duration }{
+		{time.Minute, 8 * time.Second, 8 * time.Second}, {time.Hour, 8 * time.Second, quick}, {time.Hour, quick, 8 * time.Second},
+		{time.Hour, 40 * time.Second, quick}, {time.Hour, quick, 40 * time.Second}, {5 * time.Minute, 40 * time.Second, quick},
+	} {
+		for phase := 100 * time.Millisecond; phase < 50*time.Second; phase += 1300 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				s := &slowService{}
+				maxAge := max(row.interval, 10*time.Minute)
+				m, err := heartbeat.New(s.pinger("up", row.up), nil, &heartbeat.Options{
+					Interval: row.interval, MaxSyncAge: maxAge, Logger: quiet, FailPinger: s.pinger("down", row.down),
+				})
+				require.NoError(t, err)
+				// It goes stale when the second beat may be in flight, and is back when the
+				// signal may be.
+				db := heartbeat.NewSyncTracker("/data/app.db")
+				require.NoError(t, m.Add(db))
+				db.Record(time.Now().Add(row.interval + phase - maxAge))
+				stop := run(t, m)
+				defer stop()
+				wordIs := func(want string) {
+					t.Helper()
+					time.Sleep(2*time.Minute + max(row.up, row.down))
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					require.Equal(t, want, s.word, "phase %v, %+v", phase, row)
+				}
+				time.Sleep(row.interval + phase + 1)
+				wordIs("down")
+				db.Record(time.Now())
+				wordIs("up")
+				db.Record(time.Now().Add(-maxAge - 1))
+				go m.Beat(t.Context()) // finds the loss; its signal is in flight when that ends
+				time.Sleep(phase)
+				db.Record(time.Now())
+				m.Beat(t.Context())
+				wordIs("up")
+			})
+		}
+	}
+}
