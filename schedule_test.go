@@ -165,8 +165,8 @@ type witness struct {
 	healthy  []time.Duration                   // checks that found all healthy
 	signals  []time.Duration
 	cut      []time.Duration // when a heartbeat in flight made room for a signal
-	lines    map[string]int // that were logged
-	want     map[string]int // that should have been
+	lines    map[string]int  // that were logged
+	want     map[string]int  // that should have been
 	problems []string
 }
 
