@@ -80,7 +80,8 @@ const (
 // bounds the connections and keeps them. In "at-once" all start together, with a
 // connection for each ping, as a pinger has them that is given no client: their
 // handshakes share the CPU, and what takes longer than ten seconds is given up. It
-// ends when each has tried once.
+// ends when each has tried once. Where there is one core only ("taskset -c 0" before
+// the command) most of "at-once" fail.
 func BenchmarkManyMonitors(b *testing.B) {
 	b.Run("apart", func(b *testing.B) {
 		for b.Loop() {
