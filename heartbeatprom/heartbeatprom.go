@@ -12,13 +12,23 @@
 //
 // These are the metrics:
 //
-//	heartbeat_healthy{monitor}                                   1 if there are databases and all are healthy, and 0 otherwise
-//	heartbeat_interval_seconds{monitor}                          time between two heartbeats
-//	heartbeat_last_sent_timestamp_seconds{monitor}               when the latest heartbeat that was sent began; 0 if none was
-//	heartbeat_database_healthy{monitor, path}                    1 if the database last synced recently enough, and 0 otherwise
-//	heartbeat_database_last_sync_timestamp_seconds{monitor, path} when the database last synced; 0 if it is not known to have
-//	heartbeat_checks_total{outcome}                              checks made; only with OnResult
-//	heartbeat_pings_total{target, outcome}                       heartbeats attempted; only with OnResult
+//	heartbeat_healthy{monitor}
+//		1 if there are databases and all of them are healthy, and 0 otherwise
+//	heartbeat_interval_seconds{monitor}
+//		time between two heartbeats
+//	heartbeat_last_sent_timestamp_seconds{monitor}
+//		when the latest heartbeat that was sent began; 0 if none was
+//	heartbeat_database_healthy{monitor, path}
+//		1 if the database last synced recently enough, and 0 otherwise
+//	heartbeat_database_last_sync_timestamp_seconds{monitor, path}
+//		when the database last synced; 0 if it is not known to have
+//	heartbeat_checks_total{outcome}
+//		checks made; only with OnResult
+//	heartbeat_pings_total{target, outcome}
+//		heartbeats attempted; only with OnResult
+//	heartbeat_target_last_sent_timestamp_seconds{target}
+//		when the latest heartbeat that the target took began; 0 if it took none;
+//		only with OnResult
 //
 // The label monitor is the position of the Monitor in its Collector: "1", "2" and so
 // on. To give Monitors names, and counters of their own, make a Collector for each and
@@ -28,6 +38,7 @@
 package heartbeatprom
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +60,8 @@ var (
 		"Whether the database last synced recently enough.", []string{"monitor", "path"}, nil)
 	databaseLastSyncDesc = prometheus.NewDesc("heartbeat_database_last_sync_timestamp_seconds",
 		"When the database last synced; 0 if it is not known to have.", []string{"monitor", "path"}, nil)
+	targetLastSentDesc = prometheus.NewDesc("heartbeat_target_last_sent_timestamp_seconds",
+		"When the latest heartbeat that the target took began; 0 if it took none.", []string{"target"}, nil)
 )
 
 // A Collector is a prometheus.Collector of Monitors. Its gauges are judged anew at
@@ -61,6 +74,7 @@ type Collector struct {
 
 	mu       sync.Mutex
 	monitors []*heartbeat.Monitor
+	lastSent map[string]time.Time // by the target's label; zero: it took none
 }
 
 // NewCollector returns a Collector of the monitors, to be registered with a
@@ -75,6 +89,7 @@ func NewCollector(monitors ...*heartbeat.Monitor) *Collector {
 			Name: "heartbeat_pings_total",
 			Help: "Heartbeats attempted, by target and outcome: sent or failed.",
 		}, []string{"target", "outcome"}),
+		lastSent: make(map[string]time.Time),
 	}
 	c.Add(monitors...)
 	return c
@@ -95,9 +110,10 @@ func (c *Collector) Add(monitors ...*heartbeat.Monitor) {
 // OnResult adds a check to the counters. Give it to [heartbeat.Options] as OnResult,
 // or call it from a function of your own there. Until it is called there are no
 // counters: a zero would claim that there was no check. Results of several Monitors
-// are added up. They may come in any order, since counters do not depend on it.
+// are added up. They may come in any order: a slow ping of an older check may end
+// after that of a newer one.
 //
-// Targets that share a name share their counters, as two checks at one service do.
+// Targets that share a name share their metrics, as two checks at one service do.
 // Give each an HTTPOptions.Name.
 func (c *Collector) OnResult(result heartbeat.Result) {
 	for _, outcome := range []heartbeat.Outcome{heartbeat.Sent, heartbeat.Skipped, heartbeat.Failed} {
@@ -110,9 +126,21 @@ func (c *Collector) OnResult(result heartbeat.Result) {
 		failed := c.pings.WithLabelValues(name, heartbeat.Failed.String())
 		if target.Err == nil {
 			sent.Inc()
+			c.tookPing(name, result.Time)
 		} else {
 			failed.Inc()
+			c.tookPing(name, time.Time{})
 		}
+	}
+}
+
+// tookPing records that a target took the ping of a check that began at the given
+// time; the zero time is that of a ping which it did not take.
+func (c *Collector) tookPing(target string, began time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if last, ok := c.lastSent[target]; !ok || began.After(last) {
+		c.lastSent[target] = began
 	}
 }
 
@@ -120,7 +148,7 @@ func (c *Collector) OnResult(result heartbeat.Result) {
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	c.checks.Describe(descs)
 	c.pings.Describe(descs)
-	for _, desc := range []*prometheus.Desc{healthyDesc, intervalDesc, lastSentDesc, databaseHealthyDesc, databaseLastSyncDesc} {
+	for _, desc := range []*prometheus.Desc{healthyDesc, intervalDesc, lastSentDesc, databaseHealthyDesc, databaseLastSyncDesc, targetLastSentDesc} {
 		descs <- desc
 	}
 }
@@ -131,8 +159,11 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	c.checks.Collect(metrics)
 	c.pings.Collect(metrics)
 	c.mu.Lock()
-	monitors := slices.Clone(c.monitors)
+	monitors, lastSent := slices.Clone(c.monitors), maps.Clone(c.lastSent)
 	c.mu.Unlock()
+	for target, at := range lastSent {
+		metrics <- prometheus.MustNewConstMetric(targetLastSentDesc, prometheus.GaugeValue, seconds(at), target)
+	}
 	for i, m := range monitors { // not under the lock: reporters are foreign, and may block or call Add
 		collect(metrics, strconv.Itoa(i+1), m.Status())
 	}

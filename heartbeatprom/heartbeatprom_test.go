@@ -97,6 +97,7 @@ func TestCollector(t *testing.T) {
 		heartbeat_last_sent_timestamp_seconds{monitor="1"} 1.7000000005e+09
 		heartbeat_pings_total{outcome="failed",target="target 1"} 1
 		heartbeat_pings_total{outcome="sent",target="target 1"} 1
+		heartbeat_target_last_sent_timestamp_seconds{target="target 1"} 1.7000000005e+09
 		`)
 
 	// There was no check since: the scrape judges for itself. A database that was
@@ -114,7 +115,30 @@ func TestCollector(t *testing.T) {
 		heartbeat_last_sent_timestamp_seconds{monitor="1"} 1.7000000005e+09
 		heartbeat_pings_total{outcome="failed",target="target 1"} 1
 		heartbeat_pings_total{outcome="sent",target="target 1"} 1
+		heartbeat_target_last_sent_timestamp_seconds{target="target 1"} 1.7000000005e+09
 		`)
+}
+
+// The result of an older check that comes after a newer one's moves nothing back.
+func TestCollector_resultsOutOfOrder(t *testing.T) {
+	collector := heartbeatprom.NewCollector()
+	for _, row := range []struct {
+		began time.Duration
+		err   error
+		want  string
+	}{
+		{0, errors.New("no route to host"), "0"},
+		{10 * time.Minute, nil, "1.7000006005e+09"},
+		{5 * time.Minute, nil, "1.7000006005e+09"},
+		{15 * time.Minute, errors.New("no route to host"), "1.7000006005e+09"},
+		{11 * time.Minute, nil, "1.7000006605e+09"},
+	} {
+		collector.OnResult(heartbeat.Result{Time: start.Add(row.began), Outcome: heartbeat.Sent,
+			Targets: []heartbeat.TargetResult{{Name: "a", Err: row.err}}})
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(collector)
+		require.Contains(t, series(t, registry), `heartbeat_target_last_sent_timestamp_seconds{target="a"} `+row.want+"\n")
+	}
 }
 
 // Monitors are told apart by their position, also where they watch one database.
@@ -182,6 +206,8 @@ func TestCollector_targets(t *testing.T) {
 		`heartbeat_pings_total{outcome="failed",target="Healthchecks"} 0`,
 		"heartbeat_pings_total{outcome=\"failed\",target=\"status \uFFFD page\"} 2",
 		`heartbeat_pings_total{outcome="sent",target="Healthchecks"} 2`,
+		`heartbeat_target_last_sent_timestamp_seconds{target="Healthchecks"} 1.7000000605e+09`,
+		"heartbeat_target_last_sent_timestamp_seconds{target=\"status \uFFFD page\"} 0",
 		"heartbeat_pings_total{outcome=\"sent\",target=\"status \uFFFD page\"} 0",
 		"heartbeat_database_healthy{monitor=\"1\",path=\"/data/\uFFFD.db\"} 1",
 	} {
