@@ -25,7 +25,8 @@ type Config struct {
 	// URL is the service to ping. It may be empty.
 	URL string `yaml:"heartbeat-url" json:"heartbeat-url" toml:"heartbeat-url" mapstructure:"heartbeat-url" koanf:"heartbeat-url" env:"HEARTBEAT_URL"`
 
-	// URLs are further services, which are pinged alongside. An empty item is an error.
+	// URLs are further services, which are pinged alongside. An empty item is an
+	// error; but gopkg.in/yaml.v3 drops one that has nothing behind its dash.
 	URLs []string `yaml:"heartbeat-urls" json:"heartbeat-urls" toml:"heartbeat-urls" mapstructure:"heartbeat-urls" koanf:"heartbeat-urls" env:"HEARTBEAT_URLS"`
 
 	// Interval takes the place of Options.Interval. If zero, that is used. In JSON

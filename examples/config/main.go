@@ -49,13 +49,14 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("config", flag.ContinueOnError)
-	flags.SetOutput(out)
-	with := flags.String("with", "", "the package to read with: "+strings.Join(names(), ", ")+" (default: by the file's extension)")
-	flags.Usage = func() {
-		fmt.Fprint(out, "usage: config [-with PACKAGE] FILE\n       config -with env\n\nTells what a daemon would understand of its heartbeat settings.\n\n")
-		flags.PrintDefaults()
-	}
+	flags.SetOutput(io.Discard) // main prints the error, once
+	with := flags.String("with", "", "the `package` to read with: "+strings.Join(names(), ", ")+" (default: by the file's extension)")
 	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(out, "Usage: config [-with PACKAGE] FILE\n       config -with env\n\nTells what a daemon would understand of its heartbeat settings.\n\n")
+			flags.SetOutput(out)
+			flags.PrintDefaults()
+		}
 		return err
 	}
 	settings, err := load(*with, flags.Args())

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -299,6 +300,11 @@ func TestRun(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, run([]string{empty}, &out))
 	require.Equal(t, "heartbeats are off: there is no URL to ping\n", out.String())
+
+	out.Reset()
+	require.ErrorIs(t, run([]string{"-h"}, &out), flag.ErrHelp)
+	require.Contains(t, out.String(), "Usage: config [-with PACKAGE] FILE\n")
+	require.Contains(t, out.String(), "env, json, yaml.v3, goccy, toml, viper, koanf")
 
 	for want, args := range map[string][]string{
 		"0 files were given":            {},

@@ -28,7 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const usage = `usage: prometheus [-listen ADDRESS]
+const usage = `Usage: prometheus [-listen ADDRESS]
 
 Shows the metrics of package heartbeatprom: it watches a database that syncs every
 few seconds, sends a heartbeat each minute to a receiver of its own, and serves

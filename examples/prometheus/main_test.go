@@ -104,7 +104,7 @@ func TestParse(t *testing.T) {
 	for _, row := range []struct{ args, listen, says string }{
 		{"", "localhost:9469", ""},
 		{"-listen :0", ":0", ""},
-		{"-h", "", "usage: prometheus [-listen ADDRESS]"},
+		{"-h", "", "Usage: prometheus [-listen ADDRESS]"},
 		{"-listen=", "", "-listen is empty"},
 		{":9469", "", `unexpected argument ":9469"`},
 		{"-x", "", "flag provided but not defined: -x"},

@@ -22,7 +22,7 @@ import (
 	"github.com/go-heartbeat/heartbeat"
 )
 
-const usage = `usage: store
+const usage = `Usage: store
 
 Enables and disables two databases, and shows what a check finds after each step.
 `

@@ -12,6 +12,8 @@
 //
 // # The times
 //
+// A copy is made every -every, which must be shorter than -interval.
+//
 // WatchdogSec= counts from the last heartbeat, which leaves every -interval while
 // the last sync is at most that old. So it must be longer than the interval;
 // twice as long at least, or the program does not start: then one heartbeat that

@@ -49,7 +49,7 @@ type recording struct {
 	signals []time.Time        // failure signals that reached the service
 }
 
-const usage = `usage: timeline > timeline.svg
+const usage = `Usage: timeline > timeline.svg
 
 Prints a picture, as SVG, of what a Monitor does in an hour of good and bad luck.
 `

@@ -309,7 +309,9 @@ func TestUsage(t *testing.T) {
 		{[]string{"a", "./a/"}, "path given twice: a"},
 		{[]string{"a", filepath.Join(working, "a")}, "path given twice: "},
 	} {
-		code, stdout, stderr := runProgram(t, exec.Command(program, tt.args...))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // one that is not refused runs for ever
+		code, stdout, stderr := runProgram(t, exec.CommandContext(ctx, program, tt.args...))
+		cancel()
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "watchfiles: ") ||
 			!strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: exit status %d, printed %s%s", tt.args, code, stdout, stderr)
