@@ -62,16 +62,12 @@ func (e *ConfigError) Error() string { return "heartbeat: " + e.Key + ": " + e.E
 // Unwrap returns Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// configErrors holds a *ConfigError for each key that is wrong. errors.Join was
-// rejected because its text has a line for each, and logs are read by the line.
+// configErrors holds a *ConfigError for each key that is wrong. What errors.Join
+// returns has a line for each, and logs are read by the line.
 type configErrors struct{ errs []error }
 
 func (e *configErrors) Error() string {
-	texts := make([]string, len(e.errs))
-	for i, err := range e.errs {
-		texts[i] = strings.TrimPrefix(err.Error(), "heartbeat: ")
-	}
-	return "heartbeat: " + strings.Join(texts, "; ")
+	return strings.ReplaceAll(errors.Join(e.errs...).Error(), "\nheartbeat: ", "; ")
 }
 
 func (e *configErrors) Unwrap() []error { return e.errs }
