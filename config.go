@@ -12,23 +12,42 @@ import (
 	"time"
 )
 
-// Config is what an operator writes; a daemon inlines it in its own
-// configuration. The field tags are those of the usual YAML packages.
+// Config is what an operator writes about heartbeats. A daemon has it in its own
+// configuration, best as a named field (`yaml:",inline"`): a struct that embeds a
+// Config inherits its Format, LogValue and MarshalJSON, and so no longer prints as
+// itself. The keys are the same in YAML, JSON, TOML and the environment, where they
+// are written HEARTBEAT_URL and so on. The module examples/config shows what each
+// package for these formats needs.
 //
 // Ping URLs are credentials. So a Config prints as the keys that are set, without
-// their values: with package fmt, log/slog and JSON. A struct that embeds a Config
-// inherits that; give it methods of its own to print otherwise.
+// the values of URLs and bodies, with package fmt, log/slog and encoding/json.
 type Config struct {
-	URL      string        `yaml:"heartbeat-url"`       // the service to ping; empty: none
-	URLs     []string      `yaml:"heartbeat-urls"`      // further services, pinged alongside
-	Interval time.Duration `yaml:"heartbeat-interval"`  // zero: Options.Interval, and so DefaultInterval
-	FailURL  string        `yaml:"heartbeat-fail-url"`  // pinged once when databases turn unhealthy; empty: none
-	FailBody string        `yaml:"heartbeat-fail-body"` // what FailURL is sent, by POST; "{reason}" in it stands for the reason; empty: a GET
+	// URL is the service to ping. It may be empty.
+	URL string `yaml:"heartbeat-url" json:"heartbeat-url" toml:"heartbeat-url" mapstructure:"heartbeat-url" koanf:"heartbeat-url" env:"HEARTBEAT_URL"`
+
+	// URLs are further services, which are pinged alongside. An empty item is an
+	// error; but gopkg.in/yaml.v3 drops one that has nothing behind its dash.
+	URLs []string `yaml:"heartbeat-urls" json:"heartbeat-urls" toml:"heartbeat-urls" mapstructure:"heartbeat-urls" koanf:"heartbeat-urls" env:"HEARTBEAT_URLS"`
+
+	// Interval takes the place of Options.Interval. If zero, that is used. In JSON
+	// durations are a number of nanoseconds, and "5m" is an error.
+	Interval time.Duration `yaml:"heartbeat-interval" json:"heartbeat-interval" toml:"heartbeat-interval" mapstructure:"heartbeat-interval" koanf:"heartbeat-interval" env:"HEARTBEAT_INTERVAL"`
+
+	// MaxSyncAge takes the place of Options.MaxSyncAge. If zero, that is used. A job
+	// that syncs once a night may beat hourly with 26h.
+	MaxSyncAge time.Duration `yaml:"heartbeat-max-sync-age" json:"heartbeat-max-sync-age" toml:"heartbeat-max-sync-age" mapstructure:"heartbeat-max-sync-age" koanf:"heartbeat-max-sync-age" env:"HEARTBEAT_MAX_SYNC_AGE"`
+
+	// FailURL is pinged once when databases turn unhealthy. If empty, none is.
+	FailURL string `yaml:"heartbeat-fail-url" json:"heartbeat-fail-url" toml:"heartbeat-fail-url" mapstructure:"heartbeat-fail-url" koanf:"heartbeat-fail-url" env:"HEARTBEAT_FAIL_URL"`
+
+	// FailBody is sent to FailURL, by POST; "{reason}" in it stands for the reason.
+	// If empty, FailURL is requested with GET.
+	FailBody string `yaml:"heartbeat-fail-body" json:"heartbeat-fail-body" toml:"heartbeat-fail-body" mapstructure:"heartbeat-fail-body" koanf:"heartbeat-fail-body" env:"HEARTBEAT_FAIL_BODY"`
 
 	// HTTP is the daemon's own settings of the pingers of all these URLs, such as
-	// the client and the timeout; FailBody takes the place of its Body. nil: all
-	// defaults.
-	HTTP *HTTPOptions `yaml:"-"`
+	// the client and the timeout; no format has a key for it. FailBody takes the
+	// place of its Body. If nil, all defaults are used.
+	HTTP *HTTPOptions `yaml:"-" json:"-" toml:"-" mapstructure:"-" koanf:"-" env:"-"`
 }
 
 // A ConfigError says what is wrong with one key of a [Config]. Find it with
@@ -43,14 +62,26 @@ func (e *ConfigError) Error() string { return "heartbeat: " + e.Key + ": " + e.E
 // Unwrap returns Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// Enabled reports whether there is a URL to ping.
+// configErrors holds a *ConfigError for each key that is wrong. What errors.Join
+// returns has a line for each, and logs are read by the line.
+type configErrors struct{ errs []error }
+
+func (e *configErrors) Error() string {
+	return strings.ReplaceAll(errors.Join(e.errs...).Error(), "\nheartbeat: ", "; ")
+}
+
+func (e *configErrors) Unwrap() []error { return e.errs }
+
+// Enabled reports whether there is a URL to ping. Call Validate first: keys that are
+// wrong may be the reason why there is none.
 func (c Config) Enabled() bool {
 	return c.URL != "" || slices.ContainsFunc(c.URLs, func(u string) bool { return u != "" })
 }
 
-// Validate returns what is wrong with the keys that are set: a [*ConfigError] for
-// each of them, joined. It is nil where NewMonitor would not complain of them, and
-// where nothing is set: heartbeats are off then.
+// Validate returns what is wrong with the keys that are set, as one error on one
+// line. Its method Unwrap() []error returns a [*ConfigError] for each of them.
+// Validate returns nil where NewMonitor would not complain of the keys, and where
+// nothing is set: heartbeats are off then.
 func (c Config) Validate() error {
 	_, _, err := c.pingers()
 	return err
@@ -73,99 +104,128 @@ func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, e
 		o = *opts
 	}
 	o.Interval = cmp.Or(c.Interval, o.Interval)
+	o.MaxSyncAge = cmp.Or(c.MaxSyncAge, o.MaxSyncAge)
 	if fail != nil {
 		o.FailPinger = fail
 	}
 	return New(MultiPinger(pingers...), reporters, &o)
 }
 
-// A setting is a key of a Config with its URL.
-type setting struct {
+// A keyedURL is a URL of a Config with the key that it was set by.
+type keyedURL struct {
 	key, url string
 	body     string
 }
 
 // pingers makes a pinger for each URL, and returns all that is wrong with c.
 func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
-	errs := c.problems()
-	settings := c.settings()
-	for i, s := range settings {
+	errs := c.invalid()
+	urls := c.keyedURLs()
+	for i, s := range urls {
 		var opts HTTPOptions
 		if c.HTTP != nil {
 			opts = *c.HTTP
 		}
 		opts.Body = cmp.Or(s.body, opts.Body)
 		p, err := newHTTPPinger(s.url, &opts)
-		first := slices.IndexFunc(settings, func(o setting) bool { return o.url == s.url })
+		first := slices.IndexFunc(urls, func(o keyedURL) bool { return o.url == s.url })
 		switch {
 		case err != nil:
 			errs = append(errs, &ConfigError{s.key, err})
 		case first < i:
 			// A service that is pinged twice a minute may ignore both, and a failure
 			// signal to a success URL would be a false green.
-			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", settings[first].key)})
+			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", urls[first].key)})
 		case s.key == failURLKey:
 			fail = p
 		default:
 			pingers = append(pingers, p)
 		}
 	}
-	return pingers, fail, errors.Join(errs...)
+	if errs != nil {
+		return nil, nil, &configErrors{errs}
+	}
+	return pingers, fail, nil
 }
 
-const failURLKey = "heartbeat-fail-url"
+const (
+	failURLKey  = "heartbeat-fail-url"
+	failBodyKey = "heartbeat-fail-body"
 
-func (c Config) settings() (settings []setting) {
+	// maxDuration is the longest period that Healthchecks.io takes, and no service is
+	// known to take a longer one: nobody would miss such a heartbeat. So a longer
+	// duration can only be a slip, such as a digit or a unit too many.
+	maxDuration = 365 * 24 * time.Hour
+)
+
+func (c Config) keyedURLs() (urls []keyedURL) {
 	if c.URL != "" {
-		settings = append(settings, setting{key: "heartbeat-url", url: c.URL})
+		urls = append(urls, keyedURL{key: "heartbeat-url", url: c.URL})
 	}
 	for i, u := range c.URLs {
-		settings = append(settings, setting{key: fmt.Sprintf("heartbeat-urls[%d]", i), url: u})
+		urls = append(urls, keyedURL{key: fmt.Sprintf("heartbeat-urls[%d]", i), url: u})
 	}
 	if c.FailURL != "" {
-		settings = append(settings, setting{failURLKey, c.FailURL, c.FailBody})
+		urls = append(urls, keyedURL{failURLKey, c.FailURL, c.FailBody})
 	}
-	return settings
+	return urls
 }
 
-// problems returns what is wrong with c beside its URLs.
-func (c Config) problems() (errs []error) {
-	wrong := func(key, text string) { errs = append(errs, &ConfigError{key, errors.New(text)}) }
-	switch {
-	case c.Interval < 0:
-		wrong("heartbeat-interval", fmt.Sprintf("%v is negative; use a positive one such as 5m", c.Interval))
-	case c.Interval > 0 && c.Interval < time.Millisecond:
-		wrong("heartbeat-interval", fmt.Sprintf("%v is too short: the unit may be missing; write 5m for five minutes", c.Interval))
+type keyedDuration struct {
+	key   string
+	value time.Duration
+}
+
+func (c Config) keyedDurations() []keyedDuration {
+	return []keyedDuration{{"heartbeat-interval", c.Interval}, {"heartbeat-max-sync-age", c.MaxSyncAge}}
+}
+
+// invalid returns what is wrong with c, except with its URLs.
+func (c Config) invalid() (errs []error) {
+	add := func(key, format string, args ...any) {
+		errs = append(errs, &ConfigError{key, fmt.Errorf(format, args...)})
+	}
+	for _, d := range c.keyedDurations() {
+		switch {
+		case d.value < 0:
+			add(d.key, "%v is negative; use a positive one such as 5m", d.value)
+		case d.value > 0 && d.value < time.Second:
+			add(d.key, "%v is too short: the unit may be missing; write 5m for five minutes", d.value)
+		case d.value > maxDuration:
+			add(d.key, "%v is longer than a year; use a shorter one such as 5m", d.value)
+		}
 	}
 	if c.FailURL != "" && !c.Enabled() {
-		wrong(failURLKey, "set without a URL to ping; set heartbeat-url too")
+		add(failURLKey, "set without a URL to ping; set heartbeat-url too")
 	}
 	if c.FailBody != "" && c.FailURL == "" {
-		wrong("heartbeat-fail-body", "set without heartbeat-fail-url, which it would be sent to; set that too")
+		add(failBodyKey, "set without heartbeat-fail-url, which it would be sent to; set that too")
 	}
 	return errs
 }
 
-// shown is what may be printed of c: the keys that are set.
-func (c Config) shown() string {
+// summary is what may be printed of c: the keys that are set.
+func (c Config) summary() string {
 	var keys []string
-	for _, s := range c.settings() {
-		keys = append(keys, s.key)
+	for _, u := range c.keyedURLs() {
+		keys = append(keys, u.key)
 	}
 	if c.FailBody != "" {
-		keys = append(keys, "heartbeat-fail-body")
+		keys = append(keys, failBodyKey)
 	}
-	if c.Interval != 0 {
-		keys = append(keys, fmt.Sprintf("heartbeat-interval: %v", c.Interval))
+	for _, d := range c.keyedDurations() {
+		if d.value != 0 {
+			keys = append(keys, fmt.Sprintf("%s: %v", d.key, d.value))
+		}
 	}
 	return "heartbeat.Config{" + strings.Join(keys, ", ") + "}"
 }
 
 // Format prints the keys that are set without their values, for all verbs of fmt.
-func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.shown()) }
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.summary()) }
 
 // LogValue is the same for log/slog.
-func (c Config) LogValue() slog.Value { return slog.StringValue(c.shown()) }
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.summary()) }
 
 // MarshalJSON is the same for encoding/json.
-func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.shown()) }
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.summary()) }

@@ -88,6 +88,17 @@ func parse(args []string) (s *settings, err error) {
 		return nil, errors.New("there is an argument that belongs to no flag; quote a -dsn that has spaces")
 	case s.interval < heartbeat.MinInterval:
 		return nil, fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+	case s.interval > 365*24*time.Hour:
+		return nil, errors.New("-interval is longer than a year")
+	}
+	// An unset variable would choose another server, another standby or another URL.
+	flags.Visit(func(f *flag.Flag) {
+		if f.Value.String() == "" {
+			err = fmt.Errorf("-%s is empty; leave it out, or set it", f.Name)
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	s.pinger, err = heartbeat.NewHTTPPinger(cmp.Or(*url, os.Getenv("HEARTBEAT_URL")), &heartbeat.HTTPOptions{RedactURL: true})
 	if err != nil {

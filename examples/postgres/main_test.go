@@ -441,6 +441,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"-interval", "soon"}, `invalid value "soon" for flag -interval`},
 		{[]string{"-interval", "59s"}, "-interval is below 1m0s"},
 		{[]string{"-interval", "http://localhost/secret"}, "a URL stands where none belongs"},
+		{[]string{"-interval", "300000h"}, "-interval is longer than a year"},
+		{[]string{"-url", "http://localhost/secret", "-standby", ""}, "-standby is empty"},
+		{[]string{"-url", "http://localhost/secret", "-dsn="}, "-dsn is empty"},
+		{[]string{"-url", ""}, "-url is empty"},
 		{[]string{"-dsn", "host=db1", "user=secret"}, "quote a -dsn that has spaces"},
 	} {
 		if _, err := parse(tt.args); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {

@@ -3,7 +3,8 @@ module github.com/go-heartbeat/heartbeat/examples/prometheus
 go 1.26.7
 
 require (
-	github.com/go-heartbeat/heartbeat v0.0.0
+	github.com/go-heartbeat/heartbeat v0.1.0
+	github.com/go-heartbeat/heartbeat/heartbeatprom v0.0.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/common v0.72.1
 	github.com/prometheus/prometheus v0.316.0
@@ -34,4 +35,7 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/go-heartbeat/heartbeat => ../..
+replace (
+	github.com/go-heartbeat/heartbeat => ../..
+	github.com/go-heartbeat/heartbeat/heartbeatprom => ../../heartbeatprom
+)

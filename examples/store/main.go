@@ -10,6 +10,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,11 +22,38 @@ import (
 	"github.com/go-heartbeat/heartbeat"
 )
 
+const usage = `Usage: store
+
+Enables and disables two databases, and shows what a check finds after each step.
+`
+
 func main() {
+	switch err := parse(os.Args[1:], os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(2)
+	}
 	if err := run(context.Background(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "store:", err)
 		os.Exit(1)
 	}
+}
+
+// parse tells out what is wrong with args, which are to be none.
+func parse(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("store", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Usage = func() { fmt.Fprint(out, usage) }
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q: there is nothing to set", flags.Arg(0))
+		fmt.Fprintln(out, "store:", err)
+		return err
+	}
+	return nil
 }
 
 func run(ctx context.Context, stdout io.Writer) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -24,6 +25,18 @@ two enabled    sent: 2 databases in sync
 status         2 databases
 one disabled   1 database
 `, out.String())
+}
+
+// TestParse: -h explains the program, and arguments are refused.
+func TestParse(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, parse(nil, &out))
+	require.Empty(t, out.String())
+	require.ErrorIs(t, parse([]string{"-h"}, &out), flag.ErrHelp)
+	require.Equal(t, usage, out.String())
+	require.ErrorContains(t, parse([]string{"/data/a.db"}, &out), `unexpected argument "/data/a.db"`)
+	require.ErrorContains(t, parse([]string{""}, &out), `unexpected argument ""`)
+	require.ErrorContains(t, parse([]string{"-x"}, &out), "not defined: -x")
 }
 
 // TestEmbeddingIsShort counts what a daemon has to add.

@@ -12,6 +12,8 @@
 //
 // # The times
 //
+// A copy is made every -every, which must be shorter than -interval.
+//
 // WatchdogSec= counts from the last heartbeat, which leaves every -interval while
 // the last sync is at most that old. So it must be longer than the interval;
 // twice as long at least, or the program does not start: then one heartbeat that
@@ -87,10 +89,48 @@ func parse(args []string) (*service, error) {
 		return nil, err
 	}
 	s.from, s.to = flags.Arg(0), flags.Arg(1)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	return s, s.findTargets()
 }
 
-// findTargets finds out who is to be told, and refuses what could only go wrong.
+// check refuses what could only go wrong.
+func (s *service) check() error {
+	switch {
+	case s.from == "" || s.to == "":
+		return errors.New("a path is empty: is a variable unset?")
+	case s.interval < heartbeat.MinInterval: // the Monitor's would be that long, and WatchdogSec= is compared with this
+		return fmt.Errorf("-interval is %v; make it at least %v", s.interval, heartbeat.MinInterval)
+	case s.interval > 365*24*time.Hour:
+		return errors.New("-interval is longer than a year")
+	case s.every < time.Second:
+		return fmt.Errorf("-every is %v; make it at least 1s", s.every)
+	case s.every >= s.interval:
+		return fmt.Errorf("-every is %v, and -interval is %v; make -every shorter, or each copy is too old at the next heartbeat", s.every, s.interval)
+	case placeOf(s.from) == placeOf(s.to):
+		return errSameFile
+	}
+	return nil
+}
+
+var errSameFile = errors.New("FROM and TO are the same file: it would be its own copy")
+
+// placeOf returns the path with its symbolic links followed, as far as it is there.
+func placeOf(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if parent := filepath.Dir(path); parent != path {
+		return filepath.Join(placeOf(parent), filepath.Base(path))
+	}
+	return path
+}
+
+// findTargets finds out who is to be told.
 func (s *service) findTargets() error {
 	var pingers []heartbeat.Pinger
 	if os.Getenv("NOTIFY_SOCKET") != "" {
@@ -171,6 +211,17 @@ func copyFile(from, to string) (err error) {
 		return err
 	}
 	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() { // a device may have no end
+		return fmt.Errorf("%s is no regular file", from)
+	}
+	// A link may have changed since the start. Lstat would miss one that leads to from.
+	if there, err := os.Stat(to); err == nil && os.SameFile(info, there) {
+		return errSameFile
+	}
 	part, err := os.CreateTemp(filepath.Dir(to), filepath.Base(to)+".*.part")
 	if err != nil {
 		return err

@@ -229,6 +229,18 @@ func TestUsage(t *testing.T) {
 		{"", "", "two paths are needed"},
 		{"a b c", "", "two paths are needed"},
 		{"-nonsense a b", "", "not defined: -nonsense"},
+		{"-every 0 a b", "", "-every is 0s; make it at least 1s"},
+		{"-every -1s a b", "", "-every is -1s; make it at least 1s"},
+		{"-every 1ns a b", "", "-every is 1ns; make it at least 1s"},
+		{"-every 61s a b", "", "-every is 1m1s, and -interval is 1m0s; make -every shorter"},
+		{"-every 1m a b", "", "make -every shorter"},
+		{"-every 59s a b", "", ""},
+		{"-interval 300000h a b", "", "-interval is longer than a year"},
+		{"-interval 0 a b", "", "-interval is 0s; make it at least 1m0s"},
+		{"-interval 10s -every 5s a b", "WATCHDOG_USEC=60000000", "-interval is 10s; make it at least 1m0s"},
+		{"a a", "", "FROM and TO are the same file"},
+		{"a ./b/../a", "", "FROM and TO are the same file"},
+		{"a a/", "", "FROM and TO are the same file"},
 		{"a b", "NOTIFY_SOCKET=", "neither NOTIFY_SOCKET nor HEARTBEAT_URL is set"},
 		{"a b", "HEARTBEAT_URL=hc-ping.com/secret", "HEARTBEAT_URL: "},
 		{"a b", "WATCHDOG_USEC=119000000", "WatchdogSec= is 1m59s, and -interval is 1m0s"},
@@ -247,8 +259,56 @@ func TestUsage(t *testing.T) {
 			}
 		})
 	}
+	for _, args := range [][]string{{"", "b"}, {"a", ""}, {"", ""}} {
+		if _, err := parse(args); err == nil || !strings.Contains(err.Error(), "a path is empty") {
+			t.Errorf("%q: error %v", args, err)
+		}
+	}
 	if _, err := parse([]string{"-h"}); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: error %v", err)
+	}
+}
+
+// TestSameFile: a copy onto itself, by whatever path, would be a heartbeat for
+// nothing. It is refused at the start, and at each copy, since links change.
+func TestSameFile(t *testing.T) {
+	newManager(t)
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	err := cmp.Or(
+		os.Mkdir(path("real"), 0o700),
+		os.WriteFile(path("real/app.db"), []byte("data"), 0o600),
+		os.WriteFile(path("real/other.db"), []byte("other"), 0o600),
+		os.Symlink("real", path("link")),
+		os.Symlink("real/app.db", path("link.db")),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ from, to string }{
+		{"real/app.db", "link/app.db"},
+		{"link.db", "real/app.db"},
+		{"real/app.db", "link.db"},
+		{"real/new.db", "link/new.db"}, // neither is there yet
+	} {
+		if _, err := parse([]string{path(tt.from), path(tt.to)}); !errors.Is(err, errSameFile) {
+			t.Errorf("%v: error %v", tt, err)
+		}
+	}
+	if _, err := parse([]string{path("real/app.db"), path("link/other.db")}); err != nil {
+		t.Error(err)
+	}
+	if err := copyFile(path("real/app.db"), path("link.db")); !errors.Is(err, errSameFile) {
+		t.Errorf("a link made later: error %v", err)
+	}
+	if err := copyFile(path("real"), path("copy.db")); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a directory: error %v", err)
+	}
+	if err := copyFile(path("real/app.db"), path("link/other.db")); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(path("real/other.db")); err != nil || string(data) != "data" {
+		t.Errorf("the copy: %q, error %v", data, err)
 	}
 }
 

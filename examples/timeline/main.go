@@ -9,7 +9,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -47,7 +49,18 @@ type recording struct {
 	signals []time.Time        // failure signals that reached the service
 }
 
+const usage = `Usage: timeline > timeline.svg
+
+Prints a picture, as SVG, of what a Monitor does in an hour of good and bad luck.
+`
+
 func main() {
+	switch err := parse(os.Args[1:], os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(2)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	rec, err := record(ctx)
@@ -56,6 +69,22 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Print(draw(rec))
+}
+
+// parse tells out what is wrong with args, which are to be none.
+func parse(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("timeline", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.Usage = func() { fmt.Fprint(out, usage) }
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q: the picture goes to standard output", flags.Arg(0))
+		fmt.Fprintln(out, "timeline:", err)
+		return err
+	}
+	return nil
 }
 
 // record runs a Monitor through the scenario.

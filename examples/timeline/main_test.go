@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,26 @@ func TestPictureIsCurrent(t *testing.T) {
 	}
 	if draw(rec) != string(committed) {
 		t.Error("timeline.svg is not what the program draws; run: go run ./examples/timeline > examples/timeline/timeline.svg")
+	}
+}
+
+// -h explains the program, and arguments are refused: neither prints the picture.
+func TestParse(t *testing.T) {
+	for _, row := range []struct {
+		args []string
+		says string // empty: nothing is wrong
+	}{
+		{nil, ""},
+		{[]string{"-h"}, usage},
+		{[]string{"timeline.svg"}, "timeline: unexpected argument \"timeline.svg\": the picture goes to standard output\n"},
+		{[]string{""}, "timeline: unexpected argument \"\": the picture goes to standard output\n"},
+		{[]string{"-x"}, "flag provided but not defined: -x\n" + usage},
+	} {
+		var out strings.Builder
+		err := parse(row.args, &out)
+		if out.String() != row.says || (err == nil) != (row.says == "") {
+			t.Errorf("%q: error %v, printed %q, want %q", row.args, err, out.String(), row.says)
+		}
 	}
 }
 

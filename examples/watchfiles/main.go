@@ -52,10 +52,15 @@ func parse(args []string) (*settings, error) {
 	s := &settings{url: os.Getenv("HEARTBEAT_URL"), interval: heartbeat.DefaultInterval}
 	flags := flag.NewFlagSet("watchfiles", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
+	given := false
 	flags.Func("url", "", func(url string) error {
-		if s.url = url; url == "" { // an unset variable in a crontab is no wish to only report
+		if url == "" { // an unset variable in a crontab is no wish to only report
 			return errors.New("is empty")
 		}
+		if given { // the first would never be pinged
+			return errors.New("is given twice; give it once")
+		}
+		s.url, given = url, true
 		return nil
 	})
 	flags.Func("interval", "", parseInto(&s.interval))
@@ -63,7 +68,7 @@ func parse(args []string) (*settings, error) {
 	flags.StringVar(&s.name, "name", "*", "")
 	flags.BoolVar(&s.once, "once", false, "")
 	if err := flags.Parse(args); err != nil && strings.Contains(err.Error(), "://") {
-		return nil, errors.New("a URL stands where none belongs") // without quoting it, as err does
+		return nil, withoutURL(err)
 	} else if err != nil {
 		return nil, err
 	}
@@ -71,12 +76,26 @@ func parse(args []string) (*settings, error) {
 	return s, s.check()
 }
 
-func (s *settings) check() error {
-	if s.interval < heartbeat.MinInterval {
-		return fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+// withoutURL returns an error that does not quote the URL, as err does.
+func withoutURL(err error) error {
+	if strings.Contains(err.Error(), "for flag -url:") {
+		return errors.New("-url is given twice; give it once")
 	}
-	if s.maxAge < 0 {
+	return errors.New("a URL stands where none belongs")
+}
+
+const year = 365 * 24 * time.Hour
+
+func (s *settings) check() error {
+	switch {
+	case s.interval < heartbeat.MinInterval:
+		return fmt.Errorf("-interval is below %v", heartbeat.MinInterval)
+	case s.interval > year:
+		return errors.New("-interval is longer than a year")
+	case s.maxAge < 0:
 		return errors.New("-max-age is negative")
+	case s.maxAge > 0 && s.maxAge < time.Second: // paths are walked four times as often
+		return errors.New("-max-age is below 1s")
 	}
 	s.maxAge = cmp.Or(s.maxAge, s.interval)
 	if _, err := filepath.Match(s.name, ""); err != nil || s.name == "" || strings.ContainsRune(s.name, filepath.Separator) {
@@ -164,11 +183,18 @@ func newTrees(paths []string, name string) (trees []heartbeat.SyncReporter, err 
 		if strings.HasPrefix(path, "-") || strings.Contains(path, "://") {
 			return nil, errors.New("flags and the URL go before the paths")
 		}
+		if path == "" { // Clean would make it the current directory
+			return nil, errors.New("a path is empty: is a variable unset?")
+		}
 		path = filepath.Clean(path)
-		if given[path] {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		if given[absolute] {
 			return nil, fmt.Errorf("path given twice: %s", path)
 		}
-		given[path] = true
+		given[absolute] = true
 		trees = append(trees, tree{heartbeat.NewSyncTracker(path), name})
 	}
 	if len(trees) == 0 {

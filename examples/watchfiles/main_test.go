@@ -277,6 +277,10 @@ func TestUsage(t *testing.T) {
 	if code != 0 || stdout != usage || stderr != "" {
 		t.Errorf("-h: exit status %d, printed %s%s", code, stdout, stderr)
 	}
+	working, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -296,9 +300,18 @@ func TestUsage(t *testing.T) {
 		{[]string{"-url", "", "."}, "is empty"},
 		{[]string{"-url", "hc-ping.com/" + secret, "."}, "has no scheme"},
 		{[]string{"-interval", "https://hc-ping.com/" + secret, "."}, "a URL stands where none belongs"},
+		{[]string{"-url", "https://hc-ping.com/" + secret, "-url", "https://hc-ping.com/" + secret, "."}, "-url is given twice"},
+		{[]string{"-interval", "300000h", "."}, "-interval is longer than a year"},
+		{[]string{"-max-age", "1ms", "."}, "-max-age is below 1s"},
+		{[]string{"-max-age", "10000d2562047h", "."}, "-max-age is negative"},
+		{[]string{"-once", ""}, "a path is empty"},
+		{[]string{"a", ""}, "a path is empty"},
 		{[]string{"a", "./a/"}, "path given twice: a"},
+		{[]string{"a", filepath.Join(working, "a")}, "path given twice: "},
 	} {
-		code, stdout, stderr := runProgram(t, exec.Command(program, tt.args...))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // one that is not refused runs for ever
+		code, stdout, stderr := runProgram(t, exec.CommandContext(ctx, program, tt.args...))
+		cancel()
 		if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "watchfiles: ") ||
 			!strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: exit status %d, printed %s%s", tt.args, code, stdout, stderr)

@@ -198,12 +198,13 @@ var (
 		Databases:  []heartbeat.DatabaseStatus(nil),
 	}
 	_ = heartbeat.Config{
-		URL:      string(""),
-		URLs:     []string(nil),
-		Interval: time.Duration(0),
-		FailURL:  string(""),
-		FailBody: string(""),
-		HTTP:     (*heartbeat.HTTPOptions)(nil),
+		URL:        string(""),
+		URLs:       []string(nil),
+		Interval:   time.Duration(0),
+		MaxSyncAge: time.Duration(0),
+		FailURL:    string(""),
+		FailBody:   string(""),
+		HTTP:       (*heartbeat.HTTPOptions)(nil),
 	}
 	_ = heartbeat.ConfigError{
 		Key: string(""),
