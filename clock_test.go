@@ -2,14 +2,37 @@ package heartbeat_test
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/stretchr/testify/require"
+	"unsafe"
 
 	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/require"
 )
+
+// S4: grid points missed while late are dropped, and the grid stays.
+func TestS4_Jump(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{MaxSyncAge: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- f.Run(ctx) }()
+	for _, jump := range minutes(5, 23, 2, 5) {
+		require.NoError(t, f.clock.BlockUntil(ctx, 1))
+		f.clock.Advance(jump)
+	}
+	require.NoError(t, f.clock.BlockUntil(ctx, 1))
+	cancel()
+	require.NoError(t, <-done)
+	var at []time.Duration
+	for _, ping := range f.pinger.Times() {
+		at = append(at, ping.Sub(epoch))
+	}
+	require.Equal(t, minutes(0, 5, 28, 30, 35), at)
+}
 
 // jumping runs a Monitor with a FailPinger in a bubble on a skewedClock. Its database
 // syncs every half minute until the given time. steps are done at their times. It
@@ -111,4 +134,254 @@ func TestS7_Nap(t *testing.T) {
 		})
 	require.Empty(t, signals)
 	require.Equal(t, []time.Duration{0, time.Minute, time.Hour}, pings)
+}
+
+// withMonotonic returns wall with that monotonic reading, which package time
+// offers no way to choose. The fields are those of time.Time.
+func withMonotonic(wall time.Time, reading time.Duration) time.Time {
+	const secondsTo1885 = 59453308800 - 62135596800 // from 1970
+	bits := (*struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&wall))
+	bits.wall, bits.ext = 1<<63|uint64(wall.Unix()-secondsTo1885)<<30|uint64(wall.Nanosecond()), int64(reading)
+	return wall
+}
+
+// A skewedClock is a Clock for a bubble, whose wall clock can be set apart from
+// the monotonic one. That is what it looks like when someone sets the clock, and
+// also when the machine was suspended.
+type skewedClock struct {
+	start time.Time     // of the bubble
+	late  time.Duration // by which timers fire late
+	bare  bool          // no monotonic reading
+	skew  atomic.Int64
+}
+
+func (c *skewedClock) Now() time.Time {
+	elapsed := time.Since(c.start)
+	wall := epoch.Add(elapsed + time.Duration(c.skew.Load()))
+	if c.bare {
+		return wall
+	}
+	return withMonotonic(wall, time.Second+elapsed)
+}
+
+func (c *skewedClock) After(d time.Duration) <-chan time.Time { return time.After(d + c.late) }
+
+func (c *skewedClock) step(d time.Duration) { c.skew.Add(int64(d)) }
+
+func TestFault_WithMonotonic(t *testing.T) {
+	at := withMonotonic(epoch.Add(time.Hour), 3*time.Second)
+	require.True(t, at.Round(0).Equal(epoch.Add(time.Hour)))
+	require.Equal(t, 2*time.Second, at.Sub(withMonotonic(epoch, time.Second)))
+}
+
+// skewed runs a Monitor in a bubble on clock for d. A database syncs each
+// minute, at half past. It returns when pings began, by the bubble's time; steps
+// are done at their time.
+func skewed(t *testing.T, d, interval time.Duration, clock *skewedClock, steps map[time.Duration]func()) (at []time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		clock.start = time.Now()
+		tracker := heartbeat.NewSyncTracker("/data/app.db")
+		tracker.Record(clock.Now())
+		monitor, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			at = append(at, time.Since(clock.start))
+			return nil
+		}), []heartbeat.SyncReporter{tracker}, &heartbeat.Options{Interval: interval, Clock: clock, Logger: quiet})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		done := make(chan error)
+		go func() { done <- monitor.Run(ctx) }()
+		for time.Sleep(30 * time.Second); ctx.Err() == nil; time.Sleep(30 * time.Second) {
+			if step := steps[time.Since(clock.start)]; step != nil {
+				step()
+			}
+			if time.Since(clock.start)%time.Minute != 0 {
+				tracker.Record(clock.Now())
+			}
+		}
+		require.NoError(t, <-done)
+	})
+	return at
+}
+
+func TestFault_Clocks(t *testing.T) {
+	const interval = 5 * time.Minute
+	onTime := minutes(0, 5, 10, 15, 20, 25)
+	for _, hour := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(fmt.Sprint("the wall clock is set by ", hour), func(t *testing.T) {
+			clock := &skewedClock{}
+			require.Equal(t, onTime, skewed(t, 29*time.Minute, interval, clock, map[time.Duration]func(){
+				12 * time.Minute: func() { clock.step(hour) },
+			}))
+		})
+		t.Run(fmt.Sprintf("the wall clock is set by %v just before a beat", hour), func(t *testing.T) {
+			// The last sync is an hour away by the wall clock, so there is no beat
+			// until the next, half a minute after the grid point, and a look after it.
+			clock := &skewedClock{}
+			at := skewed(t, 29*time.Minute, interval, clock, map[time.Duration]func(){
+				10*time.Minute - 30*time.Second: func() { time.AfterFunc(29*time.Second, func() { clock.step(hour) }) },
+			})
+			require.GreaterOrEqual(t, at[2], 630*time.Second)
+			require.LessOrEqual(t, at[2], 640*time.Second)
+			at[2] = 10 * time.Minute
+			require.Equal(t, onTime, at)
+		})
+		t.Run(fmt.Sprintf("a clock without a monotonic reading is set by %v", hour), func(t *testing.T) {
+			// There is nothing to keep the grid by, but a beat comes within a minute
+			// of the wake-up that was due.
+			clock := &skewedClock{bare: true}
+			at := skewed(t, 29*time.Minute, interval, clock, map[time.Duration]func(){
+				12 * time.Minute: func() { clock.step(hour) },
+			})
+			for i := 1; i < len(at); i++ {
+				require.LessOrEqual(t, at[i]-at[i-1], interval+time.Minute, "%v", at)
+				require.GreaterOrEqual(t, at[i]-at[i-1], time.Minute, "%v", at)
+			}
+			require.GreaterOrEqual(t, at[len(at)-1], 24*time.Minute, "%v", at)
+		})
+	}
+	t.Run("back an hour, every minute", func(t *testing.T) {
+		clock := &skewedClock{bare: true}
+		at := skewed(t, 20*time.Minute, time.Minute, clock, map[time.Duration]func(){
+			10 * time.Minute: func() { clock.step(-time.Hour) },
+		})
+		for i := 1; i < len(at); i++ {
+			require.LessOrEqual(t, at[i]-at[i-1], 2*time.Minute, "%v", at)
+		}
+	})
+	t.Run("timers are late", func(t *testing.T) {
+		const late = 17 * time.Second
+		require.Equal(t, []time.Duration{0, 5*time.Minute + late, 10*time.Minute + late, 15*time.Minute + late},
+			skewed(t, 19*time.Minute, interval, &skewedClock{late: late}, nil), "the grid does not move")
+	})
+	t.Run("timers are later than the interval", func(t *testing.T) {
+		require.Equal(t, minutes(0, 12, 22), // due at 5 and at 15
+			skewed(t, 29*time.Minute, interval, &skewedClock{late: 7 * time.Minute}, nil), "beats are dropped, not replayed")
+	})
+	t.Run("suspend", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			clock := &skewedClock{start: time.Now()}
+			tracker := heartbeat.NewSyncTracker("/data/app.db")
+			tracker.Record(clock.Now())
+			pinger := heartbeattest.NewPinger(clock)
+			monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{tracker}, &heartbeat.Options{Clock: clock, Logger: quiet})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() { _ = monitor.Run(ctx) }()
+			time.Sleep(time.Minute)
+			clock.step(8 * time.Hour)
+			status := monitor.Status()
+			require.False(t, status.Healthy, "one minute by the monotonic clock is 8 hours in truth")
+			require.Equal(t, heartbeat.ReasonStale, status.Databases[0].Reason)
+			time.Sleep(4*time.Minute + time.Second)
+			require.Len(t, pinger.Times(), 1)
+			tracker.Record(clock.Now())
+			time.Sleep(time.Minute)
+			require.Len(t, pinger.Times(), 2, "tried again a minute later")
+		})
+	})
+	t.Run("a clock that stands still", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			clock := heartbeattest.NewClock(epoch)
+			reporter := heartbeattest.NewReporter("/data/app.db")
+			reporter.Set(epoch)
+			pinger := heartbeattest.NewPinger(clock)
+			monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{reporter}, &heartbeat.Options{Clock: stuckClock{clock}, Logger: quiet})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), day)
+			defer cancel()
+			require.NoError(t, monitor.Run(ctx))
+			require.Len(t, pinger.Times(), 1)
+		})
+	})
+	t.Run("a jump over several grid points", func(t *testing.T) {
+		f := newFixture(t, heartbeat.Options{Logger: quiet})
+		stop := run(t, f.Monitor)
+		defer stop()
+		for _, jump := range minutes(17, 3, 5) {
+			require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
+			f.reporter.Set(f.clock.Now().Add(jump))
+			f.clock.Advance(jump)
+		}
+		require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
+		var at []time.Duration
+		for _, ping := range f.pinger.Times() {
+			at = append(at, ping.Sub(epoch))
+		}
+		require.Equal(t, minutes(0, 17, 20, 25), at)
+	})
+}
+
+// A stuckClock has timers that fire, and a time that never passes.
+type stuckClock struct{ *heartbeattest.Clock }
+
+func (stuckClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// S7: a clock without a monotonic reading that is set back rate-limits no Beat for
+// longer than before, whether Run runs or not.
+func TestS7_SetBackWithoutRun(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{MaxSyncAge: 24 * time.Hour})
+	require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
+	f.clock.Advance(30*time.Second - 5*time.Hour)
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
+	f.clock.Advance(time.Minute - 1)
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
+	f.clock.Advance(1)
+	require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
+	require.Equal(t, f.clock.Now(), f.Status().LastSentAt)
+}
+
+// S7: whatever a clock without a monotonic reading does, a beat comes within the
+// interval and a minute, retries included.
+func TestS7_SetBackInALongInterval(t *testing.T) {
+	const interval = 24 * time.Hour
+	for _, step := range []time.Duration{-11 * time.Hour, -30 * time.Second, 11 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			clock := &skewedClock{bare: true, start: time.Now()}
+			var at []time.Duration
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+				if at = append(at, time.Since(clock.start)); len(at) == 1 {
+					return errLost
+				}
+				return nil
+			}), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", clock.Now}}, &heartbeat.Options{Interval: interval, Clock: clock, Logger: quiet})
+			require.NoError(t, err)
+			time.AfterFunc(30*time.Second, func() { clock.step(step) })
+			ctx, cancel := context.WithTimeout(t.Context(), 3*interval)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+			require.LessOrEqual(t, at[1], 2*time.Minute, "%v", at)
+			for i := 2; i < len(at); i++ {
+				require.LessOrEqual(t, at[i]-at[i-1], interval+time.Minute, "%v", at)
+			}
+		})
+	}
+}
+
+// S7: a clock that jumps by more than a Duration can hold makes nothing spin.
+func TestS7_Centuries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, from := range []time.Time{{}, epoch} {
+			checks := 0
+			clock := &skewedClock{start: time.Now(), bare: true}
+			centuries := atomic.Int32{}
+			now := func() time.Time { return clock.Now().AddDate(100*int(centuries.Load()), 0, 0) }
+			m, err := heartbeat.New(sent, []heartbeat.SyncReporter{reporterFunc{"/data/app.db", now}},
+				&heartbeat.Options{Clock: funcClock{now, clock.After}, Logger: quiet, OnResult: func(heartbeat.Result) { checks++ }})
+			require.NoError(t, err)
+			clock.step(from.Sub(epoch))
+			stop := run(t, m)
+			time.Sleep(time.Minute)
+			centuries.Store(10)
+			time.Sleep(10 * time.Minute)
+			stop()
+			require.Equal(t, 3, checks, "at 0, at 5m, where a new grid begins, and at 10m")
+		}
+	})
 }

@@ -15,10 +15,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"golang.org/x/sync/errgroup"
 )
 
 // service stands for a monitoring service; a real one has a URL such as
@@ -475,4 +474,50 @@ func ExampleMonitor_Status_table() {
 	// DATABASE        LAST SYNC  STATE
 	// /data/app.db    1m30s ago  healthy
 	// /data/users.db  never      database not synced
+}
+
+// A cron job sends one heartbeat after its sync, and tries again until it is out:
+// Run ends when OnResult cancels its context. Beat would make one attempt only.
+func ExampleMonitor_Run_cron() {
+	server := service()
+	defer server.Close()
+
+	beatOnce := func(ctx context.Context, pinger heartbeat.Pinger, db heartbeat.SyncReporter) error {
+		ctx, cancel := context.WithTimeout(ctx, 4*time.Minute) // end before cron starts the next job
+		defer cancel()
+		monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+			OnResult: func(result heartbeat.Result) {
+				if result.Outcome == heartbeat.Sent {
+					cancel()
+				}
+			},
+			Logger: plainLog(),
+		})
+		if err != nil {
+			return err
+		}
+		if err := monitor.Run(ctx); err != nil {
+			return err
+		}
+		if status := monitor.Status(); status.LastSentAt.IsZero() {
+			return fmt.Errorf("no heartbeat was sent: %v", status.LastResult)
+		}
+		return nil
+	}
+
+	db := heartbeat.NewSyncTracker("/data/app.db")
+	began := time.Now()
+	// … replicate. If that fails, ping the fail URL here: a Monitor that has just
+	// started knows of no database that was healthy before.
+	db.Record(began)
+	pinger, err := heartbeat.NewHTTPPinger(server.URL+"/your-uuid-here", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(beatOnce(context.Background(), pinger, db))
+	// Output:
+	// service: GET /your-uuid-here
+	// level=INFO msg="heartbeat sent"
+	// <nil>
 }

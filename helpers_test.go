@@ -2,6 +2,7 @@ package heartbeat_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -23,12 +24,141 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
 	"github.com/stretchr/testify/require"
 )
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// logBuffer keeps log lines, without their time, for comparison.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// take returns the lines since the last take.
+func (l *logBuffer) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.buf.Reset()
+	return l.buf.String()
+}
+
+func (l *logBuffer) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// namedPinger is a pinger that is a fmt.Stringer.
+type namedPinger struct {
+	heartbeat.Pinger
+	name string
+}
+
+func (p namedPinger) String() string { return p.name }
+
+// panicReporter panics with what it holds; a nil one cannot even tell its path.
+type panicReporter struct{ path, text string }
+
+func (r *panicReporter) Path() string { return r.path }
+
+func (r *panicReporter) LastSuccessfulSyncAt() time.Time { panic(r.text) }
+
+// fixture is a Monitor on a fake clock, with a database that has just synced.
+type fixture struct {
+	*heartbeat.Monitor
+	clock    *heartbeattest.Clock
+	pinger   *heartbeattest.Pinger
+	reporter *heartbeattest.Reporter
+	log      *logBuffer
+}
+
+func newFixture(t *testing.T, opts heartbeat.Options) *fixture {
+	t.Helper()
+	f := &fixture{
+		clock:    heartbeattest.NewClock(epoch),
+		reporter: heartbeattest.NewReporter("/data/app.db"),
+		log:      &logBuffer{},
+	}
+	f.pinger = heartbeattest.NewPinger(f.clock)
+	f.reporter.Set(epoch)
+	opts.Clock = f.clock
+	if opts.Logger == nil {
+		opts.Logger = f.log.logger(slog.LevelDebug)
+	}
+	var err error
+	f.Monitor, err = heartbeat.New(namedPinger{f.pinger, "https://hc-ping.com/abc123"}, []heartbeat.SyncReporter{f.reporter}, &opts)
+	require.NoError(t, err)
+	return f
+}
+
+// alwaysFresh is a database that has always just synced, by the system clock.
+type alwaysFresh struct{}
+
+func (alwaysFresh) Path() string { return "/data/app.db" }
+
+func (alwaysFresh) LastSuccessfulSyncAt() time.Time { return time.Now() }
+
+// offsets runs a Monitor in a synctest bubble for d and returns when its pinger
+// was called, from the start.
+func offsets(t *testing.T, d time.Duration, opts heartbeat.Options, ping func(n int) error) (at []time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		opts.Logger = quiet
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			at = append(at, time.Since(start))
+			return ping(len(at))
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &opts)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+	})
+	return at
+}
+
+func seconds(n ...float64) (at []time.Duration) {
+	for _, n := range n {
+		at = append(at, time.Duration(n*float64(time.Second)))
+	}
+	return at
+}
+
+func minutes(n ...float64) (at []time.Duration) {
+	for _, n := range n {
+		at = append(at, time.Duration(n*float64(time.Minute)))
+	}
+	return at
+}
+
+type reporterFunc struct {
+	path string
+	at   func() time.Time
+}
+
+func (r reporterFunc) Path() string { return r.path }
+
+func (r reporterFunc) LastSuccessfulSyncAt() time.Time { return r.at() }
 
 // roundTripFunc makes a function an http.RoundTripper. It serves where there is
 // no network: in a synctest bubble, and where the fault is the client's.
@@ -210,7 +340,8 @@ func refused() error {
 // A stillClock stands still, so every Beat but the first is rate-limited.
 type stillClock struct{ now time.Time }
 
-func (c *stillClock) Now() time.Time                       { return c.now }
+func (c *stillClock) Now() time.Time { return c.now }
+
 func (c *stillClock) After(time.Duration) <-chan time.Time { return nil }
 
 var sent = heartbeat.PingerFunc(func(context.Context) error { return nil })

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -15,10 +16,324 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/require"
 )
+
+// S1: the grid is start + k·Interval, whatever a ping takes.
+func TestS1_FixedGrid(t *testing.T) {
+	at := offsets(t, 24*time.Hour-1, heartbeat.Options{}, func(int) error {
+		time.Sleep(7 * time.Second)
+		return nil
+	})
+	require.Len(t, at, 288)
+	for k, at := range at {
+		require.Equal(t, time.Duration(k)*5*time.Minute, at)
+	}
+}
+
+// S3: at a one-minute interval every beat goes out.
+func TestS3_EveryMinute(t *testing.T) {
+	at := offsets(t, 24*time.Hour-1, heartbeat.Options{Interval: time.Minute}, func(int) error {
+		time.Sleep(200 * time.Millisecond)
+		return nil
+	})
+	require.Len(t, at, 1440)
+	for k := 1; k < len(at); k++ {
+		require.GreaterOrEqual(t, at[k]-at[k-1], time.Minute)
+		require.LessOrEqual(t, at[k]-at[k-1], 60300*time.Millisecond)
+	}
+}
+
+// S2: a failed beat is tried again a minute later, until it is out.
+func TestS2_RetryFailed(t *testing.T) {
+	fail := func(ns ...int) func(int) error {
+		return func(n int) error {
+			for _, f := range ns {
+				if n == f {
+					return errors.New("lost")
+				}
+			}
+			return nil
+		}
+	}
+	require.Equal(t, minutes(0, 1, 2, 5, 10, 11), offsets(t, 14*time.Minute, heartbeat.Options{}, fail(1, 2, 5)))
+	require.Equal(t, minutes(0, 1, 2.5, 3.5, 5), offsets(t, 5*time.Minute+1, heartbeat.Options{Interval: 150 * time.Second}, fail(1, 3)),
+		"no retry is owed once the next grid point is reached")
+	require.Equal(t, minutes(0, 1, 2, 3), offsets(t, 3*time.Minute+1, heartbeat.Options{Interval: time.Minute}, fail(1, 2, 3)))
+}
+
+// S3: where a retry comes less than a minute before the grid point, the next beat
+// waits for that minute, and the grid stays.
+func TestS3_RetryBeforeGridPoint(t *testing.T) {
+	at := offsets(t, 6*time.Minute-1, heartbeat.Options{Interval: 90 * time.Second}, func(n int) error {
+		if n == 1 {
+			return errors.New("lost")
+		}
+		return nil
+	})
+	require.Equal(t, minutes(0, 1, 2, 3, 4.5), at)
+}
+
+// S2: a skipped beat is checked again every ten seconds.
+func TestS2_RetrySkipped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		tracker := heartbeat.NewSyncTracker("/data/app.db")
+		time.AfterFunc(25*time.Second, func() { tracker.Record(time.Now()) })
+		var checks, pings []time.Duration
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			pings = append(pings, time.Since(start))
+			return nil
+		}), []heartbeat.SyncReporter{tracker}, &heartbeat.Options{
+			Logger:     quiet,
+			MaxSyncAge: time.Hour,
+			OnResult:   func(r heartbeat.Result) { checks = append(checks, r.Time.Sub(start)) },
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, minutes(0.5, 5, 10), pings)
+		require.Equal(t, seconds(0, 10, 20, 30, 300, 600), checks)
+	})
+}
+
+// S2: of several targets only the one that missed the beat is pinged again.
+func TestS2_RetryOnlyMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		at := make([][]time.Duration, 3)
+		target := func(i int) heartbeat.Pinger {
+			return heartbeat.PingerFunc(func(ctx context.Context) error {
+				at[i] = append(at[i], time.Since(start))
+				if i == 1 && len(at[i]) < 3 {
+					<-ctx.Done() // hangs until the monitor's deadline
+					return ctx.Err()
+				}
+				return nil
+			})
+		}
+		m, err := heartbeat.New(heartbeat.MultiPinger(target(0), heartbeat.MultiPinger(target(1), target(2))),
+			[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, [][]time.Duration{minutes(0, 5), minutes(0, 1, 2, 5), minutes(0, 5)}, at)
+	})
+}
+
+// S2: what never left is tried again every ten seconds, until the next beat.
+func TestS2_RetryNotSent(t *testing.T) {
+	notSent := fmt.Errorf("dial: %w", heartbeat.ErrNotSent)
+	require.Equal(t, seconds(0, 10, 20, 300, 310), offsets(t, 8*time.Minute, heartbeat.Options{}, func(n int) error {
+		if n == 3 || n == 5 {
+			return nil
+		}
+		return notSent
+	}))
+	require.Len(t, offsets(t, 5*time.Minute-1, heartbeat.Options{Interval: time.Minute}, func(int) error { return notSent }), 30)
+}
+
+// S3: the minute counts from when a ping goes out, however long the reporters took.
+func TestS3_SlowReporter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var at []time.Duration
+		slow := []time.Duration{30 * time.Second}
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			at = append(at, time.Since(start))
+			return nil
+		}), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", func() time.Time {
+			if len(slow) > 0 {
+				time.Sleep(slow[0])
+				slow = slow[1:]
+			}
+			return time.Now()
+		}}}, &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+		require.Equal(t, minutes(0.5, 1.5), at)
+	})
+}
+
+// S2: once a Beat got it out, Run makes no further attempt before the next beat.
+func TestS2_BeatGetsItOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		db := heartbeat.NewSyncTracker("/data/app.db")
+		var checks []time.Duration
+		m, err := heartbeat.New(&heartbeattest.Pinger{}, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+			MaxSyncAge: time.Hour, Logger: quiet,
+			OnResult: func(r heartbeat.Result) { checks = append(checks, r.Time.Sub(start)) },
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+		defer cancel()
+		time.AfterFunc(25*time.Second, func() {
+			db.Record(time.Now())
+			m.Beat(ctx)
+		})
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, seconds(0, 10, 20, 25, 300), checks)
+		require.Equal(t, heartbeat.Sent, m.Status().LastResult.Outcome)
+	})
+}
+
+// S3: the spacing holds on a clock that starts at the zero time, and the first
+// attempt needs none.
+func TestS3_ZeroClock(t *testing.T) {
+	clock := heartbeattest.NewClock(time.Time{})
+	db := heartbeattest.NewReporter("/data/app.db")
+	m, err := heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{db}, &heartbeat.Options{Clock: clock, Logger: quiet})
+	require.NoError(t, err)
+	require.Equal(t, heartbeat.ReasonNotSynced, m.Beat(t.Context()).Reason)
+	db.Set(clock.Now().Add(1))
+	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+}
+
+// S3: spacing counts whoever asked.
+func TestS3_BeatBesideRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var at []time.Duration
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			at = append(at, time.Since(start))
+			return nil
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 16*time.Minute)
+		defer cancel()
+		time.AfterFunc(30*time.Second, func() {
+			require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(ctx).Reason)
+		})
+		time.AfterFunc(270*time.Second, func() {
+			require.Equal(t, heartbeat.Sent, m.Beat(ctx).Outcome)
+		})
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, minutes(0, 4.5, 5.5, 10, 15), at)
+	})
+}
+
+// S3: a Run that begins just after a Beat checks at once, and pings as soon as it may.
+func TestS3_RunAfterBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var pings, checks []time.Duration
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			pings = append(pings, time.Since(start))
+			return nil
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet, OnResult: func(r heartbeat.Result) {
+			checks = append(checks, r.Time.Sub(start))
+		}})
+		require.NoError(t, err)
+		m.Beat(t.Context())
+		time.Sleep(30 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, minutes(0, 1, 5.5), pings)
+		require.Equal(t, minutes(0, 0.5, 1, 5.5), checks)
+	})
+}
+
+// S3: no two attempts are under a minute apart, from a hundred goroutines either.
+func TestS3_ManyBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var at []time.Time
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			mu.Lock()
+			at = append(at, time.Now())
+			mu.Unlock()
+			time.Sleep(time.Second)
+			return nil
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Interval: time.Minute, Logger: quiet})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					m.Beat(ctx)
+					time.Sleep(time.Duration(5000+37*i) * time.Millisecond)
+				}
+			})
+		}
+		require.NoError(t, m.Run(ctx))
+		wg.Wait()
+		require.InDelta(t, 60, len(at), 5)
+		for i := 1; i < len(at); i++ {
+			require.GreaterOrEqual(t, at[i].Sub(at[i-1]), time.Minute)
+		}
+	})
+}
+
+// strictClock fails the test when Run asks for what S5 rules out.
+type strictClock struct {
+	t           *testing.T
+	mu          sync.Mutex
+	outstanding int
+}
+
+func (c *strictClock) Now() time.Time { return time.Now() }
+
+func (c *strictClock) After(d time.Duration) <-chan time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	require.Positive(c.t, d)
+	c.outstanding++
+	require.Equal(c.t, 1, c.outstanding)
+	out := make(chan time.Time, 1)
+	time.AfterFunc(d, func() {
+		c.mu.Lock()
+		c.outstanding--
+		c.mu.Unlock()
+		out <- time.Now()
+	})
+	return out
+}
+
+// S5: one After at a time, never for d ≤ 0, and nothing outlives Run: a goroutine
+// that did would fail the bubble.
+func TestS5_OneWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			n++
+			time.Sleep(time.Duration(n) * 7 * time.Second) // up to and past the next grid point
+			return nil
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{
+			Interval: time.Minute, Clock: &strictClock{t: t}, Logger: quiet,
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Hour+time.Second, cancel)
+		require.NoError(t, m.Run(ctx))
+		require.Greater(t, n, 10)
+		time.Sleep(time.Hour) // lets the waiter that Run gave up at its end be served
+	})
+}
+
+// S6: an attempt counts before it succeeds, so a failing endpoint is not hammered.
+func TestS6_FailureIsAnAttempt(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	f.pinger.Fail(errors.New("connection refused"))
+	require.Equal(t, heartbeat.Failed, f.Beat(t.Context()).Outcome)
+	f.clock.Advance(time.Minute - 1)
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
+	f.clock.Advance(1)
+	require.Equal(t, heartbeat.Failed, f.Beat(t.Context()).Outcome)
+	require.Zero(t, f.Status().LastSentAt)
+}
 
 var (
 	histories  = flag.Int("heartbeat.histories", 300, "how many random histories TestSchedule runs")
@@ -175,8 +490,11 @@ func (w *witness) problem(format string, args ...any) {
 }
 
 func (w *witness) Enabled(context.Context, slog.Level) bool { return true }
-func (w *witness) WithAttrs([]slog.Attr) slog.Handler       { return w }
-func (w *witness) WithGroup(string) slog.Handler            { return w }
+
+func (w *witness) WithAttrs([]slog.Attr) slog.Handler { return w }
+
+func (w *witness) WithGroup(string) slog.Handler { return w }
+
 func (w *witness) Handle(_ context.Context, r slog.Record) error {
 	line := r.Message // the levels are TestL1_FurtherTries's
 	r.Attrs(func(a slog.Attr) bool {
@@ -205,6 +523,7 @@ type historyDB struct {
 }
 
 func (d historyDB) Path() string { return fmt.Sprint("db", d.who) }
+
 func (d historyDB) LastSuccessfulSyncAt() time.Time {
 	if at := d.lastSync(d.who, time.Since(d.start)); at >= 0 {
 		return d.start.Add(at)
@@ -221,6 +540,7 @@ type historyTarget struct {
 }
 
 func (p historyTarget) String() string { return fmt.Sprint("target", p.who) }
+
 func (p historyTarget) Ping(ctx context.Context) error {
 	began := time.Since(p.start)
 	var wait time.Duration
@@ -451,7 +771,11 @@ func (h history) shrink(t *testing.T) history {
 	return h
 }
 
-var raceEnabled bool // set by race_test.go
+// raceEnabled reports whether the test was built with -race.
+func raceEnabled() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
 
 // TestSchedule compares the Monitor with a model of a few lines, over random
 // days. One that fails prints a seed, for -heartbeat.seed, and its steps.
@@ -459,7 +783,7 @@ var raceEnabled bool // set by race_test.go
 // Not with -race: Go 1.26's race runtime crashes on long bubbles with many timers
 // (golang.org/issue/78156). The other tests have what can race.
 func TestSchedule(t *testing.T) {
-	if raceEnabled {
+	if raceEnabled() {
 		t.Skip("golang.org/issue/78156")
 	}
 	first, last := uint64(1), uint64(*histories)

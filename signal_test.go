@@ -12,10 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/require"
 )
 
 // A bubbleRun is a Monitor's Run in a synctest bubble, with trackers for databases.

@@ -80,21 +80,22 @@ var (
 	_ func(heartbeat.Config) ([]byte, error)                                                           = heartbeat.Config.MarshalJSON
 	_ func(heartbeat.Config, []heartbeat.SyncReporter, *heartbeat.Options) (*heartbeat.Monitor, error) = heartbeat.Config.NewMonitor
 
-	_ func(time.Time) *heartbeattest.Clock                       = heartbeattest.NewClock
-	_ func(*heartbeattest.Clock) time.Time                       = (*heartbeattest.Clock).Now
-	_ func(*heartbeattest.Clock, time.Duration) <-chan time.Time = (*heartbeattest.Clock).After
-	_ func(*heartbeattest.Clock, time.Duration)                  = (*heartbeattest.Clock).Advance
-	_ func(*heartbeattest.Clock, context.Context, int) error     = (*heartbeattest.Clock).BlockUntil
-	_ func(heartbeat.Clock) *heartbeattest.Pinger                = heartbeattest.NewPinger
-	_ func(*heartbeattest.Pinger, context.Context) error         = (*heartbeattest.Pinger).Ping
-	_ func(*heartbeattest.Pinger) []time.Time                    = (*heartbeattest.Pinger).Times
-	_ func(*heartbeattest.Pinger, error)                         = (*heartbeattest.Pinger).Fail
-	_ func(*heartbeattest.Pinger) (release func())               = (*heartbeattest.Pinger).Block
-	_ func(*heartbeattest.Pinger, context.Context, int) error    = (*heartbeattest.Pinger).BlockUntil
-	_ func(string) *heartbeattest.Reporter                       = heartbeattest.NewReporter
-	_ func(*heartbeattest.Reporter, time.Time)                   = (*heartbeattest.Reporter).Set
-	_ func(*heartbeattest.Reporter) string                       = (*heartbeattest.Reporter).Path
-	_ func(*heartbeattest.Reporter) time.Time                    = (*heartbeattest.Reporter).LastSuccessfulSyncAt
+	_ func(time.Time) *heartbeattest.Clock                             = heartbeattest.NewClock
+	_ func(*heartbeattest.Clock) time.Time                             = (*heartbeattest.Clock).Now
+	_ func(*heartbeattest.Clock, time.Duration) <-chan time.Time       = (*heartbeattest.Clock).After
+	_ func(*heartbeattest.Clock, time.Duration)                        = (*heartbeattest.Clock).Advance
+	_ func(*heartbeattest.Clock, context.Context, int) error           = (*heartbeattest.Clock).BlockUntil
+	_ func(*heartbeattest.Clock, context.Context, time.Duration) error = (*heartbeattest.Clock).Step
+	_ func(heartbeat.Clock) *heartbeattest.Pinger                      = heartbeattest.NewPinger
+	_ func(*heartbeattest.Pinger, context.Context) error               = (*heartbeattest.Pinger).Ping
+	_ func(*heartbeattest.Pinger) []time.Time                          = (*heartbeattest.Pinger).Times
+	_ func(*heartbeattest.Pinger, error)                               = (*heartbeattest.Pinger).Fail
+	_ func(*heartbeattest.Pinger) (release func())                     = (*heartbeattest.Pinger).Block
+	_ func(*heartbeattest.Pinger, context.Context, int) error          = (*heartbeattest.Pinger).BlockUntil
+	_ func(string) *heartbeattest.Reporter                             = heartbeattest.NewReporter
+	_ func(*heartbeattest.Reporter, time.Time)                         = (*heartbeattest.Reporter).Set
+	_ func(*heartbeattest.Reporter) string                             = (*heartbeattest.Reporter).Path
+	_ func(*heartbeattest.Reporter) time.Time                          = (*heartbeattest.Reporter).LastSuccessfulSyncAt
 )
 
 // The interfaces have these methods and no other: each is assigned both ways.

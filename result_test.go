@@ -4,17 +4,98 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/go-heartbeat/heartbeat"
-	"github.com/go-heartbeat/heartbeat/heartbeattest"
+	"github.com/stretchr/testify/require"
 )
+
+func TestStatus(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	require.Equal(t, heartbeat.Status{
+		Healthy:   true,
+		Interval:  heartbeat.DefaultInterval,
+		Databases: []heartbeat.DatabaseStatus{{Path: "/data/app.db", LastSyncAt: epoch}},
+	}, f.Status())
+	sent := f.Beat(t.Context())
+	f.clock.Advance(time.Hour)
+	status := f.Status()
+	require.Equal(t, heartbeat.Status{
+		Interval:   heartbeat.DefaultInterval,
+		LastResult: sent,
+		LastSentAt: epoch,
+		Databases:  []heartbeat.DatabaseStatus{{Path: "/data/app.db", LastSyncAt: epoch, Reason: heartbeat.ReasonStale}},
+	}, status, "it is judged now")
+
+	result := f.Beat(t.Context())
+	f.Status().LastResult.Unhealthy[0].Path = "mine"
+	require.Equal(t, result, f.Status().LastResult, "a caller's change stays with the caller")
+}
+
+func TestJSON(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	toJSON := func(v any) string {
+		text, err := json.Marshal(v)
+		require.NoError(t, err)
+		return string(text)
+	}
+	require.JSONEq(t, `{"healthy":true,"interval":300000000000,"databases":[{"path":"/data/app.db","last_sync_at":"2026-01-01T00:00:00Z"}]}`, toJSON(f.Status()))
+	f.pinger.Fail(errors.New("connection refused"))
+	result := f.Beat(t.Context())
+	require.JSONEq(t, `{"time":"2026-01-01T00:00:00Z","outcome":"failed","databases":1,"error":"connection refused",
+		"targets":[{"name":"https://hc-ping.com","error":"connection refused"}]}`, toJSON(result))
+	f.log.take()
+	f.log.logger(slog.LevelInfo).Info("checked", "result", result)
+	require.Equal(t, "level=INFO msg=checked result.outcome=failed result.databases=1 result.error=\"connection refused\"\n", f.log.take())
+
+	f.reporter.Set(time.Time{})
+	result = f.Beat(t.Context())
+	want := `{"time":"2026-01-01T00:00:00Z","outcome":"skipped","reason":"database not synced","databases":1,
+		"unhealthy":[{"path":"/data/app.db","reason":"database not synced"}]}`
+	require.JSONEq(t, want, toJSON(result))
+	require.JSONEq(t, `{"healthy":false,"interval":300000000000,"last_result":`+want+`,"databases":[{"path":"/data/app.db","reason":"database not synced"}]}`, toJSON(f.Status()))
+	f.log.take()
+	f.log.logger(slog.LevelInfo).Info("checked", "result", result)
+	require.Equal(t, "level=INFO msg=checked result.outcome=skipped result.databases=1 result.reason=\"database not synced\" result.unhealthy=1\n", f.log.take())
+}
+
+func TestOutcome_String(t *testing.T) {
+	require.Equal(t, "sent skipped failed Outcome(0)", fmt.Sprint(heartbeat.Sent, heartbeat.Skipped, heartbeat.Failed, heartbeat.Outcome(0)))
+}
+
+func TestMonitor_Format(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
+		require.Equal(t, "heartbeat.Monitor(1 databases, 1 targets)", fmt.Sprintf(verb, f.Monitor))
+	}
+	var none *heartbeat.Monitor
+	require.Equal(t, "heartbeat.Monitor(nil)", fmt.Sprint(none))
+}
+
+// What a caller does to a Result stays with the caller.
+func TestResult_IsTheCallers(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{OnResult: func(r heartbeat.Result) {
+		for i := range r.Unhealthy {
+			r.Unhealthy[i].Path = "callback's"
+		}
+	}, FailPinger: heartbeat.PingerFunc(func(ctx context.Context) error {
+		r, _ := heartbeat.ResultFromContext(ctx)
+		r.Unhealthy[0].Path = "pinger's"
+		return errors.New("no answer")
+	})})
+	f.Beat(t.Context())
+	f.clock.Advance(time.Hour)
+	result := f.Beat(t.Context())
+	require.Equal(t, "/data/app.db", result.Unhealthy[0].Path)
+	result.Unhealthy[0].Path = "caller's"
+	require.Equal(t, "/data/app.db", f.Status().LastResult.Unhealthy[0].Path)
+}
 
 // ServeHTTP answers with the Status, and with 503 when a database is unhealthy.
 func TestServeHTTP(t *testing.T) {
@@ -103,40 +184,5 @@ func TestResult_String(t *testing.T) {
 		{heartbeat.Result{Outcome: heartbeat.Failed, Err: errLost, Databases: 3}, "heartbeat failed: no answer"},
 	} {
 		require.Equal(t, row.want, row.result.String())
-	}
-}
-
-// New refuses what would answer an outage with a heartbeat.
-func TestNew_SamePinger(t *testing.T) {
-	http1, err := heartbeat.NewHTTPPinger("https://hc-ping.com/a", nil)
-	require.NoError(t, err)
-	same, err := heartbeat.NewHTTPPinger("https://hc-ping.com/a", &heartbeat.HTTPOptions{Method: "POST"})
-	require.NoError(t, err)
-	other, err := heartbeat.NewHTTPPinger("https://hc-ping.com/a/fail", nil)
-	require.NoError(t, err)
-	recorder := &heartbeattest.Pinger{}
-	for _, row := range []struct {
-		pinger, fail heartbeat.Pinger
-		refused      bool
-	}{
-		{http1, http1, true},
-		{http1, same, true},
-		{heartbeat.MultiPinger(sent, http1), heartbeat.MultiPinger(other, same), true},
-		{recorder, recorder, true},
-		{namedPinger{recorder, "x"}, namedPinger{recorder, "x"}, true},
-		{http1, other, false},
-		{sent, sent, false}, // functions cannot be compared
-		{namedPinger{sent, "x"}, namedPinger{sent, "x"}, false},
-	} {
-		_, err := heartbeat.New(row.pinger, nil, &heartbeat.Options{FailPinger: row.fail})
-		if row.refused {
-			require.EqualError(t, err, "heartbeat: FailPinger pings what the pinger pings; give it the service's failure URL")
-		} else {
-			require.NoError(t, err)
-		}
-	}
-	for _, none := range []heartbeat.Pinger{nil, (*heartbeat.HTTPPinger)(nil), heartbeat.PingerFunc(nil), (*heartbeattest.Pinger)(nil), &heartbeat.HTTPPinger{}} {
-		_, err := heartbeat.New(none, nil, nil)
-		require.EqualError(t, err, "heartbeat: pinger is nil; use NewHTTPPinger or a PingerFunc", "%T", none)
 	}
 }

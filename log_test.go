@@ -1,0 +1,426 @@
+package heartbeat_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-heartbeat/heartbeat"
+	"github.com/stretchr/testify/require"
+)
+
+// L1, L2: the lines are those of the users' documentation.
+func TestL1_L2_Lines(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	require.Equal(t, heartbeat.Result{
+		Time: epoch, Outcome: heartbeat.Sent, Databases: 1, Targets: []heartbeat.TargetResult{{Name: "https://hc-ping.com"}},
+	}, f.Beat(t.Context()))
+	require.Equal(t, "level=INFO msg=\"heartbeat sent\" url=https://hc-ping.com/abc123\n", f.log.take())
+
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
+	require.Equal(t, "level=DEBUG msg=\"heartbeat skipped\" reason=\"rate limited\" url=https://hc-ping.com/abc123\n", f.log.take())
+
+	f.clock.Advance(2 * time.Minute)
+	cause := errors.New("dial tcp 127.0.0.1:9: connect: connection refused")
+	f.pinger.Fail(cause)
+	result := f.Beat(t.Context())
+	require.Equal(t, heartbeat.Failed, result.Outcome)
+	require.ErrorIs(t, result.Err, cause)
+	require.Empty(t, result.Reason)
+	require.Equal(t, "level=ERROR msg=\"heartbeat failed\" url=https://hc-ping.com/abc123 error=\"dial tcp 127.0.0.1:9: connect: connection refused\"\n", f.log.take())
+
+	f.reporter.Set(time.Time{})
+	f.Beat(t.Context())
+	require.Equal(t, "level=WARN msg=\"heartbeat skipped\" reason=\"database not synced\" db=/data/app.db\n", f.log.take())
+
+	f.reporter.Set(epoch.Add(-time.Hour))
+	f.Beat(t.Context())
+	require.Equal(t, "level=WARN msg=\"heartbeat skipped\" reason=\"last sync too old\" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z age=1h2m0s max=5m0s\n", f.log.take())
+
+	require.NoError(t, f.Add(heartbeat.NewSyncTracker("/data/users.db")))
+	f.Beat(t.Context())
+	require.Equal(t, `level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2025-12-31T23:00:00.000Z age=1h2m0s max=5m0s unhealthy=2 databases=2
+level=DEBUG msg="heartbeat skipped" reason="database not synced" db=/data/users.db
+`, f.log.take())
+}
+
+// L1: each target has a line; L2: without url where it is no fmt.Stringer.
+func TestL1_EachTarget(t *testing.T) {
+	log := &logBuffer{}
+	bad := errors.New("no route to host")
+	m, err := heartbeat.New(heartbeat.MultiPinger(
+		heartbeat.PingerFunc(func(context.Context) error { return nil }),
+		heartbeat.PingerFunc(func(context.Context) error { return bad }),
+		namedPinger{heartbeat.PingerFunc(func(context.Context) error { panic("boom") }), "third"},
+	), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: log.logger(slog.LevelInfo)})
+	require.NoError(t, err)
+	result := m.Beat(t.Context())
+	require.Equal(t, heartbeat.Failed, result.Outcome)
+	require.ErrorIs(t, result.Err, bad)
+	require.EqualError(t, result.Err, "target 2: no route to host\nthird: heartbeat: pinger panicked: boom")
+	require.ElementsMatch(t, []string{
+		`level=INFO msg="heartbeat sent"`,
+		`level=ERROR msg="heartbeat failed" error="no route to host"`,
+		`level=ERROR msg="heartbeat failed" url=third error="heartbeat: pinger panicked: boom"`,
+	}, strings.Split(strings.TrimSpace(log.take()), "\n"))
+	require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+	require.Empty(t, log.take(), "rate limits are for DEBUG")
+}
+
+// L3: a ping that ctx cut short is a Result, but not a failure in the log.
+func TestL3_CutShort(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	f.pinger.Block()
+	ctx, cancel := context.WithCancel(t.Context())
+	results := make(chan heartbeat.Result)
+	go func() { results <- f.Beat(ctx) }()
+	require.NoError(t, f.pinger.BlockUntil(t.Context(), 1))
+
+	// Beside a ping in flight nothing waits.
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason)
+	f.clock.Advance(time.Hour)
+	f.reporter.Set(f.clock.Now())
+	require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason, "still in flight")
+	require.True(t, f.Status().Healthy)
+	require.NoError(t, f.Add(heartbeat.NewSyncTracker("/data/users.db")))
+	require.True(t, f.Remove("/data/users.db"))
+	f.log.take()
+
+	cancel()
+	result := <-results
+	require.Equal(t, heartbeat.Failed, result.Outcome)
+	require.ErrorIs(t, result.Err, context.Canceled)
+	require.Empty(t, f.log.take())
+
+	result = f.Beat(ctx)
+	require.Equal(t, heartbeat.Failed, result.Outcome)
+	require.ErrorIs(t, result.Err, context.Canceled)
+	require.EqualError(t, result.Err, "heartbeat: not sent: context canceled")
+	require.Len(t, f.pinger.Times(), 1, "no attempt is made, nor recorded, after ctx is done")
+	require.Empty(t, f.log.take())
+}
+
+// A handlerFunc is a log handler that does what it likes with a line.
+type handlerFunc func(line slog.Record)
+
+func (handlerFunc) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h handlerFunc) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h handlerFunc) WithGroup(string) slog.Handler { return h }
+
+func (h handlerFunc) Handle(_ context.Context, r slog.Record) error { h(r); return nil }
+
+// L4: a log handler that blocks runs after the ping, and so makes no verdict old and
+// brings no two attempts closer.
+func TestL4_BlockingHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var mu sync.Mutex
+		var at []time.Duration
+		ping := heartbeat.PingerFunc(func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Since(start))
+			return nil
+		})
+		m, err := heartbeat.New(heartbeat.MultiPinger(ping), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{
+			Interval: time.Minute, Logger: slog.New(handlerFunc(func(slog.Record) { time.Sleep(50 * time.Second) })),
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		for beat := time.Second; beat < 10*time.Minute; beat += 7 * time.Second {
+			time.AfterFunc(beat, func() { m.Beat(ctx) })
+		}
+		require.NoError(t, m.Run(ctx))
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		require.Zero(t, at[0], "the first is not put off")
+		for i := 1; i < len(at); i++ {
+			require.GreaterOrEqual(t, at[i]-at[i-1], time.Minute)
+		}
+	})
+}
+
+// L4: a log handler that panics loses its line, and nothing else.
+func TestL4_PanickingHandler(t *testing.T) {
+	for _, targets := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			var pings atomic.Int32
+			var pingers []heartbeat.Pinger
+			for range targets {
+				pingers = append(pingers, heartbeat.PingerFunc(func(context.Context) error { pings.Add(1); return nil }))
+			}
+			m, err := heartbeat.New(heartbeat.MultiPinger(pingers...), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{
+				Interval: time.Second, Logger: slog.New(handlerFunc(func(slog.Record) { panic("handler") })),
+			})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute-1)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+			require.EqualValues(t, 10*targets, pings.Load())
+		})
+	}
+}
+
+// L4: an ordinary start writes no WARN. A database that has not synced ten seconds
+// later is worth one, and then each beat one.
+func TestL4_Start(t *testing.T) {
+	for first, want := range map[time.Duration]string{
+		5 * time.Second:  "DEBUG 0s, INFO 10s",
+		15 * time.Second: "DEBUG 0s, WARN 10s, INFO 20s",
+		95 * time.Second: "DEBUG 0s, WARN 10s, DEBUG 20s, DEBUG 30s, DEBUG 40s, DEBUG 50s, WARN 1m0s, DEBUG 1m10s, DEBUG 1m20s, DEBUG 1m30s, INFO 1m40s",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			var got []string
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			time.AfterFunc(first, func() { db.Record(time.Now()) })
+			m, err := heartbeat.New(sent, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+				Interval: time.Minute, MaxSyncAge: time.Hour,
+				Logger: slog.New(handlerFunc(func(r slog.Record) { got = append(got, fmt.Sprint(r.Level, " ", time.Since(start))) })),
+			})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), max(time.Minute, first.Round(time.Minute)+time.Minute)-1)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+			require.Equal(t, want, strings.Join(got[:min(len(got), strings.Count(want, ",")+1)], ", "))
+		})
+	}
+}
+
+// L1: a beat's first failed try is an ERROR, its further ones are DEBUG. A skipped
+// beat's further looks are DEBUG, unless what they say has changed.
+func TestL1_FurtherTries(t *testing.T) {
+	log := &logBuffer{}
+	lines := func(d time.Duration, ping heartbeat.PingerFunc, reporters ...heartbeat.SyncReporter) string {
+		synctest.Test(t, func(t *testing.T) {
+			m, err := heartbeat.New(ping, reporters, &heartbeat.Options{Interval: time.Minute, Logger: log.logger(slog.LevelInfo)})
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+		})
+		return log.take()
+	}
+	failed := "level=ERROR msg=\"heartbeat failed\" error=\"dial: heartbeat: not sent\" retry=10s\n"
+	require.Equal(t, failed+failed, lines(2*time.Minute-1, func(context.Context) error {
+		return fmt.Errorf("dial: %w", heartbeat.ErrNotSent)
+	}, alwaysFresh{}))
+
+	var second atomic.Bool
+	got := lines(2*time.Minute-1, sent, reporterFunc{"/data/app.db", func() time.Time { panic("a") }}, reporterFunc{"/data/users.db", func() time.Time {
+		time.AfterFunc(25*time.Second, func() { second.Store(true) })
+		if second.Load() {
+			return time.Time{}
+		}
+		return time.Now()
+	}})
+	const one = "level=WARN msg=\"heartbeat skipped\" reason=\"sync reporter panicked\" db=/data/app.db\n"
+	const both = "level=WARN msg=\"heartbeat skipped\" reason=\"sync reporter panicked\" db=/data/app.db unhealthy=2 databases=2\n"
+	got = strings.ReplaceAll(got, "level=ERROR msg=\"sync reporter panicked\" db=/data/app.db panic=a\n", "")
+	require.Equal(t, one+both+both, got)
+}
+
+// L1: a Beat that its caller cuts short takes no ERROR line from the beat.
+func TestL1_CutByItsCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := heartbeat.PingerFunc(func(ctx context.Context) error {
+			if n++; n == 2 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if n == 1 {
+				return nil
+			}
+			return errLost
+		})
+		log := &lineLog{}
+		m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Interval: 5 * time.Minute, MaxSyncAge: day, Logger: slog.New(log)})
+		require.NoError(t, err)
+		stop := run(t, m)
+		time.Sleep(4*time.Minute + 59*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // past the next grid point
+		defer cancel()
+		require.ErrorIs(t, m.Beat(ctx).Err, context.DeadlineExceeded)
+		time.Sleep(3 * time.Minute)
+		stop()
+		require.Equal(t, []string{
+			"INFO heartbeat sent",
+			"ERROR heartbeat failed error=no answer retry=1m0s",
+			"DEBUG heartbeat failed error=no answer retry=1m0s",
+		}, log.lines()[:3])
+	})
+}
+
+// L1: a try that ends after the next grid point is no second ERROR for its beat.
+func TestL1_EndsLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := heartbeat.PingerFunc(func(context.Context) error {
+			time.Sleep(50 * time.Second)
+			return errLost
+		})
+		errorLines := 0
+		for _, line := range runFor(t, 10*90*time.Second-1, p, &heartbeat.Options{Interval: 90 * time.Second, MaxSyncAge: day}) {
+			if strings.HasPrefix(line, "ERROR") {
+				errorLines++
+			}
+		}
+		require.LessOrEqual(t, errorLines, 10)
+		require.GreaterOrEqual(t, errorLines, 8)
+	})
+}
+
+// L1: a reporter that goes on panicking is one ERROR a beat.
+func TestL1_PanickingReporter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lineLog{}
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{&panicReporter{"/data/app.db", "a"}, &panicReporter{"/data/users.db", "b"}},
+			&heartbeat.Options{Interval: time.Minute, Logger: slog.New(log)})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute-1)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		count := map[string]int{}
+		for _, line := range log.lines() {
+			count[strings.SplitN(line, " ", 2)[0]]++
+		}
+		require.Equal(t, 5*2, count["ERROR"])
+		require.Equal(t, 5, count["WARN"])
+	})
+}
+
+// L1: that there are no databases is said once, when it becomes so, and not at an
+// ordinary start. So a daemon that follows, and has none, stays quiet.
+func TestL1_NoDatabases(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lineLog{}
+		var dbs atomic.Pointer[[]heartbeat.SyncReporter]
+		dbs.Store(&[]heartbeat.SyncReporter{})
+		m, err := heartbeat.New(sent, nil, &heartbeat.Options{
+			Interval: time.Minute, Logger: slog.New(log), Source: func() []heartbeat.SyncReporter { return *dbs.Load() },
+		})
+		require.NoError(t, err)
+		stop := run(t, m)
+		warned := func() (n int) {
+			synctest.Wait()
+			for _, line := range log.lines() {
+				if strings.HasPrefix(line, "WARN") {
+					require.Equal(t, "WARN heartbeat skipped reason=no databases", line)
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(time.Second)
+		require.Zero(t, warned())
+		time.Sleep(time.Hour)
+		require.Equal(t, 1, warned())
+		dbs.Store(&[]heartbeat.SyncReporter{alwaysFresh{}}) // it leads
+		time.Sleep(time.Hour)
+		require.Equal(t, 1, warned())
+		dbs.Store(&[]heartbeat.SyncReporter{}) // it follows
+		time.Sleep(time.Hour)
+		require.Equal(t, 2, warned())
+		stop()
+	})
+}
+
+// L1: a look that takes over ten seconds is one WARN that names the database that it
+// waits for. A Beat that waits for that look gives up with its ctx.
+func TestL1_SlowLook(t *testing.T) {
+	t.Parallel()
+	for _, sourced := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &lineLog{}
+			release := make(chan struct{})
+			hangs := reporterFunc{"/data/hangs.db", func() time.Time { <-release; return time.Now() }}
+			opts := &heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: slog.New(log)}
+			want := "/data/hangs.db"
+			if sourced {
+				want = "Options.Source"
+				opts.Source = func() []heartbeat.SyncReporter { <-release; return nil }
+			}
+			m, err := heartbeat.New(sent, []heartbeat.SyncReporter{alwaysFresh{}}, opts)
+			require.NoError(t, err)
+			if !sourced {
+				require.NoError(t, m.Add(hangs))
+			}
+			require.NoError(t, m.Add(reporterFunc{"/data/last.db", time.Now}))
+			stop := run(t, m)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			result := m.Beat(ctx)
+			require.Equal(t, heartbeat.Failed, result.Outcome)
+			require.ErrorIs(t, result.Err, context.DeadlineExceeded)
+			time.Sleep(10 * time.Minute)
+			require.Equal(t, []string{"WARN sync reporter has not answered db=" + want + " waited=10s"}, log.lines())
+			close(release)
+			synctest.Wait()
+			require.Contains(t, log.lines(), "INFO heartbeat sent")
+			stop()
+		})
+	}
+}
+
+// L1: a pinger that has not come back after its timeout is one WARN that names it.
+func TestL1_PingerDoesNotReturn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lineLog{}
+		release := make(chan struct{})
+		m, err := heartbeat.New(namedPing{"chat", func(context.Context) error { <-release; return nil }}, fresh(),
+			&heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: slog.New(log)})
+		require.NoError(t, err)
+		stop := run(t, m)
+		time.Sleep(time.Hour)
+		close(release)
+		stop()
+		lines := slices.DeleteFunc(log.lines(), func(line string) bool { return strings.HasPrefix(line, "DEBUG") })
+		require.Equal(t, []string{"WARN pinger has not returned target=chat waited=1m10s url=chat", "INFO heartbeat sent url=chat"}, lines[:2])
+	})
+}
+
+// L4: a check whose log handler or callback hangs holds up no other. A hundred of them
+// hold up Run.
+func TestL4_Hangs(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"handler", "callback"} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			pings := 0
+			opts := &heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: quiet}
+			if where == "handler" {
+				opts.Logger = slog.New(handlerFunc(func(slog.Record) { <-release }))
+			} else {
+				opts.OnResult = func(heartbeat.Result) { <-release }
+			}
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings++; return nil }), fresh(), opts)
+			require.NoError(t, err)
+			stop := run(t, m)
+			time.Sleep(10 * time.Hour)
+			require.Equal(t, 100, pings, where)
+			close(release)
+			time.Sleep(10 * time.Minute)
+			require.GreaterOrEqual(t, pings, 109)
+			stop()
+		})
+	}
+}
