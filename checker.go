@@ -10,13 +10,14 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
 
-// A SyncReporter is one database, or any other thing that is kept in sync, and
-// knows when it last was. [SyncTracker] is one for a daemon that has none.
-// *litestream.DB, from github.com/benbjohnson/litestream, is one as it stands;
-// but while it is idle it goes on reporting syncs after its replica is gone.
+// A SyncReporter reports when a database, or anything else that is replicated, last
+// synced. [SyncTracker] implements it. So does *litestream.DB, from
+// github.com/benbjohnson/litestream. But that one goes on reporting syncs after its
+// replica is gone, also while the database is written to.
 //
-// Both methods may be called from several goroutines at once. A reporter that
-// panics is judged unhealthy, and the others are judged all the same.
+// Both methods may be called from several goroutines at once. They must not call
+// Monitor.Beat. If a reporter panics, its database is unhealthy, and the others are
+// judged all the same.
 type SyncReporter interface {
 	// Path names the database in log lines, in a [DatabaseStatus] and in
 	// [Monitor.Remove]. New and Add ask for it once, and it must be unique among
@@ -222,6 +223,10 @@ func (v *verdict) healthy() bool { return v.databases > 0 && len(v.unhealthy) ==
 func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	v := verdict{now: now, maxAge: maxAge, databases: len(q.syncs), panics: q.panics}
 	oldest := time.Duration(0)
+	// What is further away than a Duration reaches is stale, whatever maxAge is.
+	maxAge = min(maxAge, math.MaxInt64-1)
+	// The zero time is never fresh, even on a clock that starts there.
+	newborn := now.Sub(time.Time{}) <= maxAge
 	nowSec, nowNsec := now.Unix(), int64(now.Nanosecond())
 	// Seconds that a Duration can count. To compare seconds as integers costs a
 	// fraction of what time.Sub does.
@@ -236,8 +241,7 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 		} else {
 			older, newer = ages(now, *at)
 		}
-		stale := older > maxAge || older == math.MaxInt64 // further than a Duration reaches
-		if !stale && newer >= -maxAge && !at.IsZero() {
+		if older <= maxAge && newer >= -maxAge && !(newborn && at.IsZero()) {
 			oldest = max(oldest, older)
 			continue
 		}
@@ -247,7 +251,7 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 			reason = ReasonPanicked
 		case at.IsZero():
 			reason = ReasonNotSynced
-		case stale:
+		case older > maxAge:
 			reason = ReasonStale
 		}
 		v.unhealthy = append(v.unhealthy, DatabaseStatus{q.dbs[i].path, *at, reason})
@@ -357,6 +361,82 @@ func (l *look) lost(now time.Time, db *database, reason Reason, overdue time.Dur
 	since, _ := ages(now, l.ended)
 	_, unwell := l.unwell[db.path]
 	return (overdue <= since || !unwell) && l.asked(db)
+}
+
+// ask asks the databases and then judges what they said, so that the verdict is as
+// old as the last answer.
+func (m *Monitor) ask(c *check) {
+	m.watchLook()
+	defer m.unwatchLook(c)
+	m.mu.Lock()
+	m.looks++
+	c.number = m.looks
+	dbs := m.set.databases()
+	m.waitingFor = dbs
+	if m.source != nil {
+		m.asked.asking.Store(0)
+		m.waitingFor = askingSource
+	}
+	m.mu.Unlock()
+	if m.source != nil {
+		dbs = m.withSource(dbs, m.sourced[:0])
+		m.sourced = dbs
+		m.mu.Lock()
+		m.waitingFor = dbs
+		m.mu.Unlock()
+	}
+	m.asked.ask(dbs)
+	c.verdict = m.asked.judge(m.clock.Now(), m.maxSyncAge)
+	c.result.Databases = c.databases
+}
+
+var askingSource = []database{{path: panickedSource{}.Path()}}
+
+// withSource returns the databases that were added and then those of Source, for
+// which it uses room. A Source that panics is a database that does.
+func (m *Monitor) withSource(added, room []database) []database {
+	if m.source == nil {
+		return added
+	}
+	all := append(room, added...)
+	value, panicked := try(func() {
+		for _, r := range m.source() {
+			if r == nil {
+				r = nilReporter{}
+			}
+			all = append(all, database{pathOf(r), r, fromSource})
+		}
+	})
+	if panicked {
+		r := panickedSource{value}
+		all = append(all[:len(added)], database{r.Path(), r, fromSource})
+	}
+	return all
+}
+
+// lost reports whether a database was lost since the look before, and makes this
+// the look before of the next. One in which anything panicked has seen too little
+// for that.
+func (m *Monitor) lost(c *check) bool {
+	m.mu.Lock()
+	before, jumps := m.before, m.schedule.Jumps(c.now)
+	m.mu.Unlock()
+	this := m.spare
+	if this == nil {
+		this = &look{}
+	}
+	this.begin(c.number, c.now)
+	lost := c.judgeLoss(m.asked.dbs, before, this, jumps)
+	if m.spare = this; len(c.panics) > 0 {
+		return lost
+	}
+	this.remember(m.asked.dbs)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.before == before { // else Run has begun or ended in between
+		m.before, m.spare = this, before
+	}
+	return lost
 }
 
 // try calls f, and reports whether it panicked and with what. An end of its

@@ -15,7 +15,8 @@ type Clock interface {
 
 	// After returns a channel on which one value arrives once d has passed.
 	// A Monitor's Run asks for one at a time, and only for a positive d. It gives
-	// one up before its time only where a Beat has made something due earlier.
+	// one up before its time only if a Beat, or a ping that ended late, has made
+	// something due earlier.
 	After(d time.Duration) <-chan time.Time
 }
 

@@ -46,16 +46,18 @@
 // # When it checks
 //
 // [Monitor.Run] checks at once and then at every start + k·Interval. A beat that
-// did not get out is tried again until it is out or the next beat is due: ten
-// seconds after the last try began if nothing was sent, because a database was
-// unhealthy or the request never left; one MinInterval after it otherwise. Beats
-// that were missed while the machine slept are dropped. With a FailPinger, Run
-// also looks at the databases when the one that synced longest ago becomes stale.
+// did not get out is tried again until it is out or the next beat is due. The next
+// try begins ten seconds after the last one if nothing was sent, because a database
+// was unhealthy or the request never left. It begins one MinInterval after the last
+// one otherwise. Beats that were missed while the machine slept are not made up for.
+// A beat is due at once when time has jumped by ten seconds or more: the machine
+// slept, the process stood still, or the clock was set. With a FailPinger, Run also
+// looks at the databases when the one that synced longest ago becomes stale.
 //
 // # What a heartbeat does not prove
 //
-// It says that each SyncReporter reported a sync in time. Whether what was synced
-// can be restored, only a restore proves.
+// A heartbeat means that every SyncReporter reported a sync in time. It does not mean
+// that the replica can be restored. Test that with a restore.
 package heartbeat
 
 import (
@@ -95,48 +97,65 @@ var (
 // Options are the settings of a [Monitor]. A nil *Options, and the zero value,
 // mean all defaults.
 type Options struct {
-	// Interval is the time between two heartbeats. Zero: DefaultInterval. Below
-	// MinInterval: MinInterval, and New logs a warning.
+	// Interval is the time between two heartbeats. If it is zero, DefaultInterval is
+	// used. If it is shorter than MinInterval, MinInterval is used, and New logs a
+	// warning.
 	Interval time.Duration
 
-	// MaxSyncAge is how old a database's last sync may be. Zero: the interval.
-	// Negative: an error from New.
+	// MaxSyncAge is how old a database's last sync may be. If it is zero, the interval
+	// is used. If it is negative, New returns an error. It holds for all databases of
+	// a Monitor. To let databases have different ages, give each Monitor a check of
+	// its own at the service. Never give two Monitors one URL: the heartbeats of one
+	// hide the silence of the other.
 	MaxSyncAge time.Duration
 
-	// Clock is the source of time. nil: the system clock.
+	// Clock is the source of time. If it is nil, the system clock is used. With a
+	// Clock of its own, a Monitor's Run waits up to ten seconds of the system's time
+	// for the pings of a check before it waits on the Clock. So a test that sees it
+	// wait knows that the check is over.
 	Clock Clock
 
-	// Logger takes a line for each check and target. nil: what slog.Default
-	// returns when New is called. A handler that panics loses its line, and
-	// nothing else.
+	// Logger takes the log lines. If it is nil, the Monitor uses what slog.Default
+	// returns when New is called. If a handler panics, its line is lost, and nothing
+	// else happens. A handler that blocks holds up the check that it belongs to.
 	Logger *slog.Logger
 
-	// FailPinger is told once when a database that was healthy turns unhealthy, so
-	// that the service can alert at once. Run looks when a database becomes stale,
-	// and not only at the next beat. ResultFromContext gives the reason. An attempt
-	// that fails is made again as a heartbeat's is, until one is out or those
-	// databases have recovered or been removed. A database counts once a check has
-	// found it healthy: not at start-up, nor one that is added and does not sync
-	// yet. After a signal there is no other until a check has found all healthy.
-	// nil: the service finds out by itself, after its period and grace.
+	// FailPinger is pinged once when databases are lost, so that the service can
+	// alert at once. A database is lost when a check finds it unhealthy that was
+	// healthy, or when its last sync became too old, since the check before. Run looks
+	// when a last sync becomes too old, and not only at the next beat. A time in the
+	// future is no loss. Nothing is lost at the first check of a Run, and no database
+	// at its own first check. ResultFromContext gives the reason.
+	//
+	// A signal that fails is made again as a heartbeat is, until it is out or a check
+	// finds all databases healthy. No other signal follows before that. Heartbeats and
+	// failure signals are never in flight together, unless a Pinger ignores its ctx.
+	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, the
+	// later one is made once more after MinInterval, since the service may have
+	// received them in either order.
+	//
+	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger
 
-	// OnResult is called after each check, for metrics, by the goroutine that
-	// made it: so several calls may be under way at once, and Run waits for its
-	// own. It may call any method of the Monitor; a Beat in it is reported to
-	// OnResult in turn. Since that would never end where each call makes one, a
-	// check that ends while 100 calls are under way is not reported. A panic in
-	// it is logged, and nothing else happens. nil: no calls.
+	// OnResult is called when a check has ended, for metrics. If it is nil, there are
+	// no calls. Several calls may be made at once, and a slow ping can make the call
+	// for its check come after those for newer checks: compare Result.Time. OnResult
+	// may call any method of the Monitor. If it calls Beat, that check is reported too.
+	// To stop endless recursion, a check is not reported while 100 calls are in
+	// progress, nor a Beat once 100 calls have been made while others were in progress.
+	// If OnResult panics, that is logged, and nothing else happens.
 	OnResult func(Result)
 
 	// Source returns further databases, beside those given to New and Add. It is for
 	// a daemon whose set of databases has an owner already: return what that holds
-	// now. Source is called at each check and each Status, by several goroutines at
-	// once, and must not block; its slice is read before it is called again by the
-	// same goroutine, and not kept. A database that it names no more has left. Two
-	// with one path are both judged. A nil in the slice is an unhealthy database,
-	// and a Source that panics is an unhealthy check, both with ReasonPanicked.
-	// nil: no further databases.
+	// now. If it is nil, there are no further databases. A database that Source no
+	// longer returns is no longer checked. Paths need not be unique: each reporter is
+	// checked.
+	//
+	// Source is called at each check and each Status, from several goroutines, and
+	// must not block. Its slice is read before it is called again by the same
+	// goroutine, and not kept. A nil in the slice is an unhealthy database, and so is a
+	// Source that panics, both with ReasonPanicked. Source must not call Beat.
 	Source func() []SyncReporter
 }
 
@@ -516,57 +535,6 @@ func (m *Monitor) endLook() {
 	<-m.looking
 }
 
-// ask asks the databases and then judges what they said, so that the verdict is as
-// old as the last answer.
-func (m *Monitor) ask(c *check) {
-	m.watchLook()
-	defer m.unwatchLook(c)
-	m.mu.Lock()
-	m.looks++
-	c.number = m.looks
-	dbs := m.set.databases()
-	m.waitingFor = dbs
-	if m.source != nil {
-		m.asked.asking.Store(0)
-		m.waitingFor = askingSource
-	}
-	m.mu.Unlock()
-	if m.source != nil {
-		dbs = m.withSource(dbs, m.sourced[:0])
-		m.sourced = dbs
-		m.mu.Lock()
-		m.waitingFor = dbs
-		m.mu.Unlock()
-	}
-	m.asked.ask(dbs)
-	c.verdict = m.asked.judge(m.clock.Now(), m.maxSyncAge)
-	c.result.Databases = c.databases
-}
-
-var askingSource = []database{{path: panickedSource{}.Path()}}
-
-// withSource returns the databases that were added and then those of Source, for
-// which it uses room. A Source that panics is a database that does.
-func (m *Monitor) withSource(added, room []database) []database {
-	if m.source == nil {
-		return added
-	}
-	all := append(room, added...)
-	value, panicked := try(func() {
-		for _, r := range m.source() {
-			if r == nil {
-				r = nilReporter{}
-			}
-			all = append(all, database{pathOf(r), r, fromSource})
-		}
-	})
-	if panicked {
-		r := panickedSource{value}
-		all = append(all[:len(added)], database{r.Path(), r, fromSource})
-	}
-	return all
-}
-
 // decide tells the schedule the verdict, and reserves the attempts that it allows.
 // Heartbeats and failure signals exclude each other, so that the last word at the
 // service is the true one.
@@ -597,199 +565,4 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 		m.flights = append(m.flights, c.flight)
 	}
 	m.mu.Unlock()
-}
-
-// lost reports whether a database was lost since the look before, and makes this
-// the look before of the next. One in which anything panicked has seen too little
-// for that.
-func (m *Monitor) lost(c *check) bool {
-	m.mu.Lock()
-	before, jumps := m.before, m.schedule.Jumps(c.now)
-	m.mu.Unlock()
-	this := m.spare
-	if this == nil {
-		this = &look{}
-	}
-	this.begin(c.number, c.now)
-	lost := c.judgeLoss(m.asked.dbs, before, this, jumps)
-	if m.spare = this; len(c.panics) > 0 {
-		return lost
-	}
-	this.remember(m.asked.dbs)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.before == before { // else Run has begun or ended in between
-		m.before, m.spare = this, before
-	}
-	return lost
-}
-
-// A flight is the attempts of one check while they are under way.
-type flight struct {
-	schedule.Plan
-	number uint64          // of the check
-	ctx    context.Context // of the pings
-	end    context.CancelFunc
-	left   int           // attempts that are not settled
-	landed chan struct{} // closed when none is left
-	told   chan struct{} // closed when the attempts' lines may be written
-}
-
-// newFlight gives each ping MinInterval. The deadline is on the system's clock, as
-// the network is: a fake one cannot cut a real call short.
-func newFlight(ctx context.Context, c *check) *flight {
-	f := &flight{Plan: c.plan, number: c.number, left: len(c.plan.Attempts), landed: make(chan struct{}), told: make(chan struct{})}
-	f.ctx, f.end = context.WithTimeout(context.WithValue(ctx, resultKey{}, c.result.clone()), MinInterval)
-	return f
-}
-
-// waitFor waits for flights that were cut: a second at most, since a pinger may
-// ignore its ctx.
-func waitFor(cut []*flight) {
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	for _, f := range cut {
-		select {
-		case <-f.landed:
-		case <-timer.C:
-			return
-		}
-	}
-}
-
-// A delivery is what became of one attempt.
-type delivery struct {
-	schedule.Settlement
-	target *target
-	err    error
-	hint   string
-	cut    bool // its caller's ctx has ended, or a ping of the other kind took its place
-}
-
-// finish makes the pings of a check, tells what it came to, and returns that.
-func (m *Monitor) finish(ctx context.Context, c *check) Result {
-	wait := m.launch(ctx, c.flight)
-	m.awaitSlowLine(c)
-	switch result := &c.result; {
-	case result.Outcome == Skipped:
-		m.logSkipped(ctx, c)
-		wait()
-	case result.Outcome == Failed:
-	case c.flight == nil:
-		result.Outcome, result.Reason = Skipped, ReasonRateLimited
-		m.logRateLimited(ctx, c)
-	default:
-		result.sum(wait(), len(m.targets))
-		m.logRateLimited(ctx, c)
-	}
-	m.mu.Lock()
-	if c.number >= m.lastLook {
-		m.last, m.lastLook = c.result.clone(), c.number
-	}
-	m.mu.Unlock()
-	m.report(ctx, c)
-	return c.result
-}
-
-// launch begins the attempts, all at once, and returns a function that lets their
-// lines be written and waits for them. Each attempt is settled as soon as it has
-// ended, and its line is written then.
-func (m *Monitor) launch(ctx context.Context, f *flight) (wait func() []delivery) {
-	if f == nil {
-		return func() []delivery { return nil }
-	}
-	deliveries := make([]delivery, len(f.Attempts))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		pingAll(len(deliveries), func(i int) {
-			m.deliver(ctx, f, f.Attempts[i], &deliveries[i])
-			<-f.told
-			m.logDelivery(ctx, f.Signal, &deliveries[i])
-		})
-	}()
-	return func() []delivery {
-		close(f.told)
-		<-done
-		return deliveries
-	}
-}
-
-// deliver makes one attempt and settles it.
-func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d *delivery) {
-	d.target = &m.targets[a.Target]
-	if a.Signal {
-		d.target = &m.signals[a.Target]
-	}
-	stop := m.watchPing(ctx, d.target)
-	d.err = callPinger(f.ctx, d.target.pinger)
-	var o schedule.Outcome
-	o, d.hint = classify(d.err)
-	d.cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
-	o.Cut = d.cut
-	now := m.nowOr(a.Began)
-	m.mu.Lock()
-	if o.Sent && !a.Signal && f.number >= m.sentLook {
-		m.lastSentAt, m.sentLook = a.Began, f.number
-	}
-	d.Settlement = m.schedule.Settle(now, a, o)
-	if f.left--; f.left == 0 {
-		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
-		f.end()
-		close(f.landed)
-	}
-	m.mu.Unlock()
-	m.wakeRun()
-	stop()
-}
-
-// nowOr returns the time, or the given one where the clock panics: an attempt must
-// be settled all the same.
-func (m *Monitor) nowOr(fallback time.Time) time.Time {
-	now := fallback
-	try(func() { now = m.clock.Now() })
-	return now
-}
-
-// A reportLimit ends what would never end: an OnResult that makes Beats, each of
-// which calls OnResult.
-type reportLimit struct {
-	mu         sync.Mutex
-	underWay   int // calls of OnResult
-	sinceQuiet int // calls since none was under way
-}
-
-// maxReports is how many calls of OnResult may be under way at once, and how many
-// may be added by Beats before all of them have returned. The depth alone was
-// bounded once: an OnResult that makes two Beats makes a tree of that depth.
-const maxReports = 100
-
-func (l *reportLimit) begin(beat bool) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.underWay >= maxReports || beat && l.sinceQuiet >= maxReports {
-		return false
-	}
-	l.underWay++
-	l.sinceQuiet++
-	return true
-}
-
-func (l *reportLimit) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.underWay--; l.underWay == 0 {
-		l.sinceQuiet = 0
-	}
-}
-
-// report calls OnResult.
-func (m *Monitor) report(ctx context.Context, c *check) {
-	if m.onResult == nil || !m.reports.begin(c.caller == schedule.CallerBeat) {
-		return
-	}
-	defer m.reports.end()
-	if value, panicked := try(func() { m.onResult(c.result.clone()) }); panicked {
-		m.log(ctx, slog.LevelError, "heartbeat callback panicked", slog.String("panic", fmt.Sprint(value)))
-	}
 }
