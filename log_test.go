@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -422,5 +424,102 @@ func TestL4_Hangs(t *testing.T) {
 			require.GreaterOrEqual(t, pings, 109)
 			stop()
 		})
+	}
+}
+
+// A lineKind is what the log table of DESIGN.md says of a line.
+type lineKind struct{ message, level string }
+
+// logTable reads that table: for each message the levels, and all keys.
+func logTable(t *testing.T) (levels map[lineKind]bool, keys map[string][]string) {
+	design, err := os.ReadFile(".github/DESIGN.md")
+	require.NoError(t, err)
+	levels, keys = map[lineKind]bool{}, map[string][]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z ]+)` \\| ([^|]+) \\| ((?:`[a-z_]+` ?)+)\\|$").FindAllStringSubmatch(string(design), -1) {
+		for _, level := range regexp.MustCompile("[A-Z]{4,}").FindAllString(row[2], -1) {
+			levels[lineKind{row[1], level}] = true
+		}
+		keys[row[1]] = append(keys[row[1]], regexp.MustCompile("[a-z_]+").FindAllString(row[3], -1)...)
+	}
+	require.Greater(t, len(keys), 8)
+	return levels, keys
+}
+
+// L1, L2: the table in DESIGN.md is what the library writes: each line stands there,
+// and each message, level and key that stands there is written.
+func TestLogTable(t *testing.T) {
+	levels, keys := logTable(t)
+	written, used := map[lineKind]bool{}, map[string]map[string]bool{}
+	var mu sync.Mutex
+	logger := slog.New(handlerFunc(func(r slog.Record) {
+		mu.Lock()
+		defer mu.Unlock()
+		kind := lineKind{r.Message, r.Level.String()}
+		written[kind] = true
+		if used[r.Message] == nil {
+			used[r.Message] = map[string]bool{}
+		}
+		if !levels[kind] {
+			t.Errorf("%v is not in the table", kind)
+		}
+		r.Attrs(func(a slog.Attr) bool {
+			used[r.Message][a.Key] = true
+			if !slices.Contains(keys[r.Message], a.Key) {
+				t.Errorf("%s: the key %s is not in the table", r.Message, a.Key)
+			}
+			return true
+		})
+	}))
+	synctest.Test(t, func(t *testing.T) {
+		errs := []error{nil, &heartbeat.StatusError{Code: 404}, heartbeat.ErrNotSent}
+		beats, signals := 0, 0
+		fail := func(n *int) heartbeat.PingerFunc {
+			return func(context.Context) error {
+				*n++
+				return errs[min(*n-1, len(errs)-1)]
+			}
+		}
+		db, other := heartbeat.NewSyncTracker("/data/app.db"), heartbeat.NewSyncTracker("/data/other.db")
+		db.Record(time.Now())
+		other.Record(time.Now())
+		m, err := heartbeat.New(heartbeat.MultiPinger(
+			namedPing{"one", fail(&beats)},
+			namedPing{"hangs", func(context.Context) error { time.Sleep(2 * time.Minute); return nil }},
+		), []heartbeat.SyncReporter{db, other}, &heartbeat.Options{
+			Interval: time.Second, MaxSyncAge: 10 * time.Minute, Logger: logger,
+			FailPinger: namedPing{"fail", fail(&signals)},
+			OnResult:   func(heartbeat.Result) { panic("callback") },
+		})
+		require.NoError(t, err)
+		stop := run(t, m)
+		time.Sleep(9 * time.Minute)
+		m.Beat(t.Context())
+		time.Sleep(3 * time.Minute) // the signal is out
+		for range 3 {               // and fails, for the second outage
+			db.Record(time.Now())
+			other.Record(time.Now())
+			time.Sleep(13 * time.Minute)
+		}
+		require.NoError(t, m.Add(reporterFunc{"/data/broken.db", func() time.Time { panic("broken") }}))
+		time.Sleep(time.Minute)
+		require.True(t, m.Remove("/data/broken.db"))
+		hang := true
+		require.NoError(t, m.Add(reporterFunc{"/data/slow.db", func() time.Time {
+			if hang {
+				time.Sleep(11 * time.Second)
+				hang = false
+			}
+			return time.Now()
+		}}))
+		time.Sleep(time.Minute)
+		stop()
+	})
+	for kind := range levels {
+		require.True(t, written[kind], "%v is in the table, and is not written", kind)
+	}
+	for message, keys := range keys {
+		for _, key := range keys {
+			require.True(t, used[message][key], "%s: the key %s is in the table, and is not written", message, key)
+		}
 	}
 }
