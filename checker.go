@@ -375,3 +375,15 @@ func (c *checker) note(at time.Time) {
 func (c *checker) fresh() time.Duration {
 	return time.Duration(c.maxAge) - max(c.oldAge, c.now.Round(0).Sub(c.oldAt.Round(0)))
 }
+
+// try calls f, which runs code that is not ours, and recovers its panic.
+func try(f func()) (value any, panicked bool) {
+	panicked = true
+	defer func() {
+		if panicked {
+			value = recover()
+		}
+	}()
+	f()
+	return nil, false
+}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-heartbeat/heartbeat/internal/pingurl"
 )
 
 // Config is what an operator writes; a daemon inlines it in its own
@@ -38,10 +40,21 @@ type ConfigError struct {
 	Err error  // what is wrong, and what would be right
 }
 
-func (e *ConfigError) Error() string { return "heartbeat: " + e.Key + ": " + e.Err.Error() }
+// Error returns "heartbeat: ", the key and the text of Err; and "<nil>" if e is nil.
+func (e *ConfigError) Error() string {
+	if e == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("heartbeat: %s: %v", e.Key, e.Err)
+}
 
 // Unwrap returns Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+func (e *ConfigError) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
 
 // Enabled reports whether there is a URL to ping.
 func (c Config) Enabled() bool {
@@ -85,10 +98,12 @@ type setting struct {
 	body     string
 }
 
-// pingers makes a pinger for each URL, and returns all that is wrong with c.
+// pingers makes a pinger for each URL, and returns all that is wrong with c. It
+// refuses what New refuses, by the same functions, so that the error names the key.
 func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
 	errs := c.problems()
 	settings := c.settings()
+	made := make([]*HTTPPinger, len(settings)) // nil: none could be
 	for i, s := range settings {
 		var opts HTTPOptions
 		if c.HTTP != nil {
@@ -96,11 +111,14 @@ func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
 		}
 		opts.Body = cmp.Or(s.body, opts.Body)
 		p, err := newHTTPPinger(s.url, &opts)
-		first := slices.IndexFunc(settings, func(o setting) bool { return o.url == s.url })
+		first := slices.IndexFunc(made, func(m *HTTPPinger) bool { return samePinger(m, p) })
+		made[i] = p
 		switch {
+		case err != nil && pingurl.CheckBody(s.body) != nil:
+			errs = append(errs, &ConfigError{"heartbeat-fail-body", err})
 		case err != nil:
 			errs = append(errs, &ConfigError{s.key, err})
-		case first < i:
+		case first >= 0:
 			// A service that is pinged twice a minute may ignore both, and a failure
 			// signal to a success URL would be a false green.
 			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", settings[first].key)})

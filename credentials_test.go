@@ -92,8 +92,8 @@ func TestCredentials(t *testing.T) {
 		{"https://gatus.example/api/v1/endpoints/core_app/external?success=true", http.Header{"Authorization": {"Bearer gatusT0ken"}}, []string{"core_app", "gatusT0ken"}},
 		{"https://opsgenie.example/v2/heartbeats/my-heartbeat/ping", http.Header{"Authorization": {"GenieKey 0p5g3n1e-key"}, "x-other": {"0ther-key"}}, []string{"my-heartbeat", "0p5g3n1e-key", "0ther-key"}},
 		{"https://sentry.example/api/42/cron/my-monitor/5entryKey/?status=ok", nil, []string{"my-monitor", "5entryKey"}},
-		{"https://me-user:hunter22@any.example/p%41thy/b%2Fcd?tok%65n=querySecr%65t&bareS3cret;x#fragS3cret", nil, []string{
-			"hunter22", "me-user", "p%41thy", "pAthy", "b%2Fcd", "querySecr%65t", "querySecret", "bareS3cret", "fragS3cret", base64.StdEncoding.EncodeToString([]byte("me-user:hunter22")),
+		{"https://me-user:hunter22@any.example/p%41thy/b%2Fcd?tok%65n=querySecr%65t&bareS3cret;x", nil, []string{
+			"hunter22", "me-user", "p%41thy", "pAthy", "b%2Fcd", "querySecr%65t", "querySecret", "bareS3cret", base64.StdEncoding.EncodeToString([]byte("me-user:hunter22")),
 		}},
 		{"http://hc:8000/x/xhcyhcz", nil, []string{"xhcyhcz"}}, // the host's name is in the path
 		{"http://hc:8000/x/y?t=hchchc", nil, []string{"hchchc"}},

@@ -619,9 +619,9 @@ func (m *Monitor) ping(ctx context.Context, targets []target, plan schedule.Plan
 		a, o := plan.Attempts[i], &outcomes[i]
 		o.target = targets[a.Target]
 		o.err = callPinger(ctx, o.target.pinger)
-		verdict := classify(o.err)
-		o.hint = verdict.hint
-		o.firstFailure = m.settle(a, schedule.Outcome{Sent: o.err == nil, NotSent: verdict.notSent, RetryAfter: verdict.retryAfter})
+		var came schedule.Outcome
+		came, o.hint = classify(o.err)
+		o.firstFailure = m.settle(a, came)
 		settled(o)
 	})
 	return outcomes
