@@ -4,12 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -146,11 +150,52 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		{"https://host/s3cr\x7f3t", "cannot be parsed"},
 		{"https://[::1/s3cr3t", "cannot be parsed"},
 		{"https://host/s3cr3t?m=all good", "has a space in its query; write it as %20"},
+		{"https://host/s3cr3t?msg=db#1&status=down", hasFragment},
+		{"https://host/s3cr3t#", hasFragment},
+		{"https://https://host/s3cr3t", hasSecondURL},
+		{"https://http://host/s3cr3t", hasSecondURL},
+		{"https://https//host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3thttps://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t,https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t HTTPS://host/s3cr3t", hasSecondURL},
+		{"https://host/https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1,HTTP://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1&https://host/s3cr3t", hasSecondURL},
+		{"https://host/${UUID}s3cr3t", hasPlaceholder},
+		{"https://${HOST}/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?token=${TOKEN}", hasPlaceholder},
+		{"https://host/<your-uuid>s3cr3t", hasPlaceholder},
+		{"https://<host>/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?token=<token>", hasPlaceholder},
+		{"https://host/{uuid}/s3cr3t", hasPlaceholder},
+		{"https://host/{{ .UUID }}/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?m={resaon}", hasPlaceholder},
+		{"https://host/{reason}/s3cr3t", hasMisplaced},
+		{"https://host/s3cr3t/%7Breason%7D", hasMisplaced},
+		{"https://me:{reason}@host/s3cr3t", hasMisplaced},
+		{"https://{reason}.host/s3cr3t?m={reason}", hasMisplaced},
+		{"https://host/s3cr3t?m={Reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={ reason }", hasMisspelt},
+		{"https://host/s3cr3t?m={%20reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={reasons}", hasMisspelt},
+		{"https://host/s3cr3t?m={{reason}}", hasMisspelt},
+		{"https://host/s3cr3t?m=${reason}", hasMisspelt},
+		{"https://host/s3cr3t?m=$reason", hasMisspelt},
+		{"https://host/s3cr3t?m=%7Breason%7D", hasMisspelt},
+		{"https://host/s3cr3t?m={reason", hasMisspelt},
+		{"https://host/s3cr3t?m=reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={reason}&n={REASON}", hasMisspelt},
+		{"http://::1/s3cr3t", hasBareIPv6},
+		{"http://::1:8000/s3cr3t", hasBareIPv6},
+		{"http://fe80::1%25eth0/s3cr3t", hasBareIPv6},
+		{"http://me:hunter22@2001:db8::1?s3cr3t", hasBareIPv6},
+		{"http://host:80:90/s3cr3t", hasColons},
 	} {
 		p, err := heartbeat.NewHTTPPinger(row.url, nil)
 		require.Nil(t, p, row.url)
 		require.EqualError(t, err, urlProblem(row.want), row.url)
-		require.Contains(t, urlProblems, row.want)
+		require.Contains(t, append(urlProblems, urlMistakes...), row.want)
 		requireNone(t, errorTexts(err), "s3cr3t")
 		requireNone(t, errorTexts(err), "hunter22")
 	}
@@ -159,6 +204,10 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		want string
 	}{
 		{heartbeat.HTTPOptions{Timeout: -1}, "heartbeat: ping timeout is negative (-1ns); use a positive one, or zero for 10s"},
+		{heartbeat.HTTPOptions{Body: "down: { Reason }"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Body: "{{reason}}"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Body: "${reason}"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Header: http.Header{"X-Why": {"down: {reason}"}}}, "heartbeat: header X-Why has {reason} in its value, where nothing takes its place; use the URL's query or the body"},
 		{heartbeat.HTTPOptions{Method: "GET /"}, `heartbeat: ping method "GET /" is not an HTTP method; use GET or POST`},
 		{heartbeat.HTTPOptions{Method: "GÉT"}, `heartbeat: ping method "GÉT" is not an HTTP method; use GET or POST`},
 		{heartbeat.HTTPOptions{Header: http.Header{"": {"x"}}}, badHeaderName},
@@ -178,10 +227,21 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 	}
 	for _, good := range []string{
 		"http://host", "HTTP://HOST/", "https://host:/x", "https://host:65535/", "https://host:1", "http://[::1]:8080/x", "http://[fe80::1%25eth0]/", "https://host/a b?x=%20%23y",
-		"https://user@host/", "https://host/%41%zz"[:16] + "%41", "http://host?x",
+		"https://user@host/", "https://host/%41%zz"[:16] + "%41", "http://host?x", "https://https/x", "https://host/x//y", "https://host/a:b:c",
+		// A URL in the query is a part of the first, escaped or not.
+		"https://relay.example/hook?url=https://hc-ping.com/" + uuid, "https://relay.example/hook?a=1&url=https%3A%2F%2Fhc-ping.com%2F" + uuid,
+		"https://relay.example/?https://hc-ping.com/" + uuid, "https://relay.example/https%3A%2F%2Fhc-ping.com%2F" + uuid,
+		"https://kuma.example/api/push/T?status=down&msg=see+https://wiki.example/runbook", "https://kuma.example/api/push/T?msg=see%20https://wiki.example/runbook",
+		// Braces and signs that stand for nothing.
+		`https://host/x?q={"a":{"b":1}}`, "https://host/{6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0}", "https://host/{D41D8CD98F00}", "https://host/x?$filter=a&price=5$", "https://host/x?a<b",
+		"https://host/reason/x?reason=y&the-reason={reason}", "https://host/x?a={reason}{reason}", "https://host/x?f[reason]=y", "https://host/x?m=%7Ba%7D",
 	} {
 		_, err := heartbeat.NewHTTPPinger(good, nil)
 		require.NoError(t, err, good)
+	}
+	for _, body := range []string{"{reason}", `{"text": "{reason}"}`, `{"reason":{"text":"{reason}"}}`, "<reason>{reason}</reason>", "no reason", "{\n  reason: {reason}\n}", "$5"} {
+		_, err := heartbeat.NewHTTPPinger("http://host", &heartbeat.HTTPOptions{Body: body})
+		require.NoError(t, err, body)
 	}
 	for _, name := range []string{"X-Api-Key", "x", "!#$%&'*+-.^_`|~09"} {
 		_, err := heartbeat.NewHTTPPinger("http://host", &heartbeat.HTTPOptions{Header: http.Header{name: {"a\tb é"}}})
@@ -201,30 +261,198 @@ func TestHeaderNameWithSpace(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// P6: what a pinger returns is its code too, and may panic or ask the Monitor.
+// P5, P6: what a pinger returns is its code too. It may panic, wrap itself, ask the
+// Monitor, or be a nil pointer: no method of the library ends for that, or does not
+// end.
 func TestPingerErrorMisbehaves(t *testing.T) {
+	t.Parallel()
 	var m *heartbeat.Monitor
+	boom := func() { panic("boom") }
 	for name, result := range map[string]error{
-		"nil StatusError": (*heartbeat.StatusError)(nil),
-		"panics":          badError{func() { panic("boom") }},
-		"re-entrant":      badError{func() { m.Status() }},
+		"nil StatusError":         (*heartbeat.StatusError)(nil),
+		"nil ConfigError":         (*heartbeat.ConfigError)(nil),
+		"nil net.OpError":         (*net.OpError)(nil),
+		"nil url.Error":           (*url.Error)(nil),
+		"nil net.DNSError":        (*net.DNSError)(nil),
+		"nil tls error":           (*tls.CertificateVerificationError)(nil),
+		"nil os.PathError":        (*os.PathError)(nil),
+		"wrapped nil":             fmt.Errorf("wrapped: %w", (*heartbeat.StatusError)(nil)),
+		"joined nil":              errors.Join((*heartbeat.StatusError)(nil), (*net.OpError)(nil)),
+		"panics in As":            badError{as: boom},
+		"panics in Is":            badError{is: boom},
+		"panics in Error":         badError{text: boom},
+		"panics in Unwrap":        badError{unwrap: func() []error { panic("boom") }},
+		"re-entrant":              badError{as: func() { m.Status() }},
+		"wraps itself":            &selfWrapper{},
+		"joins itself twice":      &selfJoiner{},
+		"joined, wrapping itself": errors.Join(&selfWrapper{}, errors.New("x")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			var err error
-			m, err = heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { return result }),
-				[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
-			require.NoError(t, err)
-			require.Equal(t, heartbeat.Failed, m.Beat(t.Context()).Outcome)
-			require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+			var results []heartbeat.Result
+			lone := heartbeat.PingerFunc(func(context.Context) error { return result })
+			for _, pinger := range []heartbeat.Pinger{lone, heartbeat.MultiPinger(lone, sent)} {
+				var err error
+				m, err = heartbeat.New(pinger, fresh(), &heartbeat.Options{Logger: quiet})
+				require.NoError(t, err)
+				results = append(results, m.Beat(t.Context()))
+				answer := httptest.NewRecorder()
+				m.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+				require.Contains(t, answer.Body.String(), `"error":`)
+				require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+			}
+			for _, r := range results {
+				require.Equal(t, heartbeat.Failed, r.Outcome)
+				require.Contains(t, r.String(), "heartbeat failed: ")
+				text, err := json.Marshal(r)
+				require.NoError(t, err)
+				require.Contains(t, string(text), `"error":`)
+				for _, v := range []any{r, &r} {
+					require.NotEmpty(t, printed(v))
+				}
+			}
 		})
 	}
+	require.EqualError(t, (*heartbeat.StatusError)(nil), "<nil>")
+	require.EqualError(t, (*heartbeat.ConfigError)(nil), "<nil>")
+	require.NoError(t, (*heartbeat.ConfigError)(nil).Unwrap())
+	require.EqualError(t, &heartbeat.ConfigError{Key: "heartbeat-url"}, "heartbeat: heartbeat-url: <nil>")
 }
 
-type badError struct{ do func() }
+// A badError calls back from its methods.
+type badError struct {
+	text, is, as func()
+	unwrap       func() []error
+}
 
-func (e badError) Error() string { return "bad" }
+func (e badError) Error() string {
+	if e.text != nil {
+		e.text()
+	}
+	return "bad"
+}
 
-func (e badError) As(any) bool { e.do(); return false }
+func (e badError) Is(error) bool {
+	if e.is != nil {
+		e.is()
+	}
+	return false
+}
+
+func (e badError) As(any) bool {
+	if e.as != nil {
+		e.as()
+	}
+	return false
+}
+
+func (e badError) Unwrap() []error {
+	if e.unwrap != nil {
+		return e.unwrap()
+	}
+	return nil
+}
+
+type selfWrapper struct{}
+
+func (*selfWrapper) Error() string { return "self" }
+
+func (e *selfWrapper) Unwrap() error { return e }
+
+type selfJoiner struct{}
+
+func (*selfJoiner) Error() string { return "self" }
+
+func (e *selfJoiner) Unwrap() []error { return []error{e, e} }
+
+// P5: a name that a pinger gives itself is shown in errors and on the health page only
+// if it could not be a URL. HTTPOptions.Name is shown as it is.
+func TestP5_NamesOfTargets(t *testing.T) {
+	t.Parallel()
+	broken := func(context.Context) error { return errors.New("broken") }
+	for name, want := range map[string]string{
+		"chat":                           "chat",
+		"chat of the office: #ops":       "chat of the office: #ops",
+		"hc-ping.com/s3cr3t":             "target 1",
+		"ping of hc-ping.com/s3cr3t":     "target 1",
+		"hc-ping.com?s3cr3t":             "target 1",
+		"s3cr3t@hc-ping.com":             "target 1",
+		"telegram:s3cr3t":                "target 1",
+		"%2Fs3cr3t":                      "target 1",
+		`hc-ping.com\s3cr3t`:             "target 1",
+		"//hc-ping.com/s3cr3t":           "://hc-ping.com",
+		"https://hc-ping.com/s3cr3t":     "https://hc-ping.com",
+		"x (https://hc-ping.com/s3cr3t)": "target 1",
+		"":                               "target 1",
+	} {
+		m, err := heartbeat.New(heartbeat.MultiPinger(namedPing{name, broken}, sent), fresh(), &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		result := m.Beat(t.Context())
+		require.Equal(t, want, result.Targets[0].Name, name)
+		require.EqualError(t, result.Err, want+": broken")
+		answer := httptest.NewRecorder()
+		m.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		require.NotContains(t, answer.Body.String(), "s3cr3t")
+	}
+	named := newPinger(t, "http://server.example/s3cr3t", &heartbeat.HTTPOptions{Name: "ops/main", Client: &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused() })}})
+	m, err := heartbeat.New(heartbeat.MultiPinger(named, sent), fresh(), &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	require.Equal(t, "ops/main", m.Beat(t.Context()).Targets[0].Name)
+}
+
+// P4: two spellings of one check are one. New and Config say so of the same ones, and
+// Config names the key.
+func TestP4_TwoSpellingsOfOneCheck(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		a, b string
+		same bool
+	}{
+		{"https://host.example/x", "https://host.example/x/", true},
+		{"https://host.example/x", "http://host.example/x", true},
+		{"https://host.example/x", "https://host.example./x", true},
+		{"https://host.example/x", "https://HOST.example/x", true},
+		{"https://host.example/x", "https://host.example:443/x", true},
+		{"https://host.example/x", "http://host.example:80/x", true},
+		{"https://host.example/x", "https://host.example/x?", true},
+		{"https://host.example/x", "https://host.example:/x", true},
+		{"https://host.example", "https://host.example/", true},
+		{"https://host.example/x", "https://host.example/%78", true},
+		{"https://me:pass@host.example/x", "https://host.example/x", true},
+		{"https://bücher.example/x", "https://xn--bcher-kva.example/x", true},
+		{"http://[::1]/x", "http://[0:0::1]/x", true},
+		{"https://host.example/x", "https://host.example/X", false},
+		{"https://host.example/x", "https://host.example/x/fail", false},
+		{"https://host.example/x", "https://host.example/x?a", false},
+		{"https://host.example/x?s=1", "https://host.example/x?s=0", false},
+		{"https://host.example/x", "https://host.example:8443/x", false},
+		{"https://host.example/x", "https://other.example/x", false},
+		{"https://k.example/x", "https://\u212a.example/x", false}, // the Kelvin sign
+	} {
+		pa, pb := newPinger(t, row.a, nil), newPinger(t, row.b, nil)
+		_, err := heartbeat.New(pa, nil, &heartbeat.Options{FailPinger: pb})
+		for _, config := range []struct {
+			heartbeat.Config
+			key string
+		}{
+			{heartbeat.Config{URL: row.a, FailURL: row.b}, "heartbeat-fail-url"},
+			{heartbeat.Config{URL: row.b, URLs: []string{"https://else.example", row.a}}, "heartbeat-urls[1]"},
+		} {
+			_, newErr := config.NewMonitor(nil, &heartbeat.Options{Logger: quiet})
+			validErr := config.Validate()
+			if !row.same {
+				require.NoError(t, err, row)
+				require.NoError(t, validErr, row)
+				require.NoError(t, newErr, row)
+				continue
+			}
+			require.ErrorContains(t, err, "FailPinger pings what the pinger pings", row)
+			require.EqualError(t, validErr, "heartbeat: "+config.key+": the same URL as heartbeat-url; leave one of them out", row)
+			require.Equal(t, validErr, newErr)
+		}
+	}
+	err := heartbeat.Config{URL: "https://host/x", FailURL: "https://host/y", FailBody: "{Reason}"}.Validate()
+	require.EqualError(t, err, "heartbeat: heartbeat-fail-body: ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
+}
 
 // P5: a pinger that wraps an HTTPPinger shows its URL in the log, and in no error.
 func TestWrappedPingerInErrors(t *testing.T) {
@@ -251,7 +479,23 @@ var urlProblems = []string{
 	"has a port outside 1 to 65535",
 }
 
+const (
+	hasFragment    = "has a #, and what follows that is never sent; write it as %23"
+	hasSecondURL   = "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
+	hasMisplaced   = "has {reason} outside its query, where nothing takes its place"
+	hasMisspelt    = "has {reason} misspelt; write it in small letters, without spaces and not escaped"
+	hasPlaceholder = "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
+	hasBareIPv6    = "has an IPv6 address without brackets; write it as in http://[::1]:8000"
+	hasColons      = "has more than one colon after its host; write a port once"
+)
+
+// urlMistakes say by themselves what would be right.
+var urlMistakes = []string{hasFragment, hasSecondURL, hasMisplaced, hasMisspelt, hasPlaceholder, hasBareIPv6, hasColons}
+
 func urlProblem(text string) string {
+	if slices.Contains(urlMistakes, text) {
+		return "heartbeat: ping URL " + text
+	}
 	return "heartbeat: ping URL " + text + "; it must be absolute, such as https://hc-ping.com/your-uuid-here"
 }
 
@@ -274,7 +518,7 @@ func FuzzNewHTTPPingerURL(f *testing.F) {
 			problem, _ := strings.CutPrefix(err.Error(), "heartbeat: ping URL ")
 			problem, _, _ = strings.Cut(problem, "; it must be absolute")
 			require.Equal(t, urlProblem(problem), err.Error())
-			require.Contains(t, urlProblems, problem)
+			require.Contains(t, append(urlProblems, urlMistakes...), problem)
 			return
 		}
 		pinger, err := heartbeat.NewHTTPPinger(raw, &heartbeat.HTTPOptions{

@@ -119,7 +119,7 @@ func punycode(host string) string {
 		mapped, _, _ = net.SplitHostPort(address)
 		return nil, net.ErrClosed
 	}}
-	_, _ = transport.RoundTrip(&http.Request{URL: &url.URL{Scheme: "http", Host: host}}) //nolint:bodyclose // there is no answer
+	_, _ = transport.RoundTrip(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}}) //nolint:bodyclose // there is no answer
 	labels, mappedLabels := strings.Split(host, "."), strings.Split(mapped, ".")
 	if len(labels) != len(mappedLabels) {
 		return host
