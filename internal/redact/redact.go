@@ -161,7 +161,7 @@ func wrapped(err, cause error) error {
 	if phrase == "" || strings.HasPrefix(cause.Error(), phrase) { // such as crypto/tls's permanentError
 		return cause
 	}
-	if w, ok := cause.(*words); ok && w.text == Withheld || cause == io.EOF { // to which "EOF" adds nothing
+	if w, ok := cause.(*words); ok && w.text == Withheld || strings.Contains(phrase, "closed the connection") { // which "EOF" only repeats
 		cause = nil
 	}
 	return &words{phrase, cause}
