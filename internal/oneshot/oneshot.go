@@ -28,8 +28,8 @@ import (
 // several goroutines at once.
 type Client struct {
 	http          http.Client
-	host, address string // what errors may name, beside name
-	name          string
+	name          string // of the URL in errors
+	host, address string // what errors may name beside it
 }
 
 // New returns a Client for requests of home, which errors call name. Requests are
@@ -38,7 +38,7 @@ type Client struct {
 // request that a redirect takes to another host than home's, abroad is the whole
 // header.
 func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *Client {
-	c := &Client{name: name, host: hostname(home)}
+	c := &Client{name: name, host: hostname(home), address: net.JoinHostPort(hostname(home), port(home))}
 	if custom == nil {
 		c.http.Transport = newTransport()
 	} else {
@@ -46,9 +46,6 @@ func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *C
 		c.http.Transport = noRetry{c.http.Transport}
 	}
 	c.http.CheckRedirect = redirects{home, abroad, c.http.CheckRedirect}.check
-	if net.ParseIP(c.host) != nil {
-		c.address = net.JoinHostPort(c.host, port(home))
-	}
 	return c
 }
 
@@ -73,7 +70,7 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%s: %w", a.hungUp(), err)
+		err = fmt.Errorf("%s: %w", a.hungUp(notSent), err)
 	}
 	op := req.Method[:1] + strings.ToLower(req.Method[1:])
 	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, c.host, c.address)}
@@ -175,13 +172,11 @@ func (a *attempt) timedOut(notSent bool) string {
 
 // hungUp says who closed the connection in place of an answer. "EOF", which is all
 // that net/http says, is no word for an operator.
-func (a *attempt) hungUp() string {
-	stage := a.stage.Load()
-	switch {
-	case a.connected.Load():
-	case stage == handshake:
+func (a *attempt) hungUp(notSent bool) string {
+	switch stage := a.stage.Load(); {
+	case notSent && stage == handshake:
 		return "the server closed the connection in the TLS handshake"
-	case stage == proxy:
+	case notSent && stage == proxy:
 		return "the proxy closed the connection without an answer"
 	}
 	return "the server closed the connection without an answer"

@@ -79,7 +79,7 @@ func TestConnReadsAfterWriting(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				near, far := net.Pipe()
 				defer far.Close()
-				c := newConn(near)
+				c := newConn(t.Context(), near)
 				defer c.Close()
 				go func() { _, _ = io.Copy(io.Discard, far) }()
 				row.before(c)
@@ -96,21 +96,23 @@ func TestConnReadsAfterWriting(t *testing.T) {
 			})
 		})
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	near, far := net.Pipe()
-	far.Close()
-	c := newConn(near)
-	c.Close()
-	c.hold() // a handshake that is broken off ends too
-	_, err := c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.ErrClosedPipe)
+	defer far.Close()
+	go func() { _, _ = io.WriteString(far, "unasked") }()
+	c := newConn(ctx, near) // of a request that has ended
+	defer c.Close()
+	_, err := c.Read(make([]byte, 100))
+	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 // In a handshake no read passes a record's end, whatever its pieces are.
 func TestConnReadsByRecords(t *testing.T) {
 	for _, piece := range []int{1, 2, 3, 5, 7, 100} {
 		near, far := net.Pipe()
-		c := newConn(near)
-		c.release(false)
+		c := newConn(t.Context(), near)
+		c.gate.Load().open()
 		c.startHandshake()
 		stream := []byte("\x16\x03\x03\x00\x03abc" + "\x14\x03\x03\x00\x00" + "\x17\x03\x03\x01\x00" + strings.Repeat("x", 256) + "rest")
 		go func() {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +40,7 @@ func newTransport() *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			c := newConn(dialled)
+			c := newConn(a.ctx, dialled)
 			a.conn.Store(c)
 			a.stage.Store(proxy) // or the handshake, at once
 			context.AfterFunc(a.ctx, func() { _ = c.Close() })
@@ -66,9 +65,8 @@ func newTransport() *http.Transport {
 // reads.
 type conn struct {
 	net.Conn
-	mu      sync.Mutex
-	closed  bool
-	written chan struct{} // closed when reading may go on
+	ctx  context.Context // ends with the attempt
+	gate atomic.Pointer[gate]
 
 	// Of a handshake. net/http begins and ends one, and reads before, in it and
 	// after, with one goroutine at a time.
@@ -77,31 +75,24 @@ type conn struct {
 	rest   int    // of the record, still to come
 }
 
+// A gate is passed by reads once it is open.
+type gate struct {
+	opened <-chan struct{}
+	open   func()
+}
+
 const recordHeader = 5 // bytes; the last two are the length of what follows
 
-func newConn(dialled net.Conn) *conn {
-	return &conn{Conn: dialled, written: make(chan struct{})}
+func newConn(ctx context.Context, dialled net.Conn) *conn {
+	c := &conn{Conn: dialled, ctx: ctx}
+	c.hold()
+	return c
 }
 
-// hold makes reads wait for the next write.
+// hold makes reads wait for the next write, or for the attempt's end.
 func (c *conn) hold() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.written = make(chan struct{})
-	}
-}
-
-// release lets reads go on; for good, if the connection closes.
-func (c *conn) release(closing bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = c.closed || closing
-	select {
-	case <-c.written:
-	default:
-		close(c.written)
-	}
+	ctx, open := context.WithCancel(c.ctx)
+	c.gate.Store(&gate{ctx.Done(), open})
 }
 
 func (c *conn) startHandshake() { c.framed, c.header, c.rest = true, nil, 0 }
@@ -113,11 +104,10 @@ func (c *conn) endHandshake() {
 
 // Read reads from the connection, once something has been written to it.
 func (c *conn) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	written := c.written
-	c.mu.Unlock()
-	<-written
+	<-c.gate.Load().opened
 	switch {
+	case c.ctx.Err() != nil: // it was not a write that opened the gate
+		return 0, net.ErrClosed
 	case !c.framed:
 		return c.Conn.Read(p)
 	case c.rest > 0:
@@ -135,27 +125,26 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write writes to the connection. What is asked may be answered from then on.
 func (c *conn) Write(p []byte) (int, error) {
-	c.release(false)
+	c.gate.Load().open()
 	return c.Conn.Write(p)
 }
 
 // Close closes the connection, and ends a read that waits.
 func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.release(true)
-	return err
+	defer c.gate.Load().open()
+	return c.Conn.Close()
 }
 
 // SetDeadline sets a deadline, which a read that waits must not outlast. net/http
 // sets none while one does.
 func (c *conn) SetDeadline(t time.Time) error {
-	c.release(false)
+	c.gate.Load().open()
 	return c.Conn.SetDeadline(t)
 }
 
 // SetReadDeadline is the same for reads only.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.release(false)
+	c.gate.Load().open()
 	return c.Conn.SetReadDeadline(t)
 }
 
