@@ -22,7 +22,6 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -384,30 +383,6 @@ func TestPackedBomb(t *testing.T) {
 type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// P5: options print none of their credentials, and Name stands for the URL.
-func TestOptionsAndName(t *testing.T) {
-	t.Parallel()
-	opts := heartbeat.HTTPOptions{Header: http.Header{"Authorization": {"Bearer s3cr3t"}}, Body: "s3cr3t", Method: "s3cr3t", Name: "office"}
-	for _, v := range []any{opts, &opts, struct{ O *heartbeat.HTTPOptions }{&opts}, heartbeat.Config{HTTP: &opts}} {
-		requireNone(t, slices.DeleteFunc(printed(v), func(text string) bool {
-			return strings.HasPrefix(text, "%!p(") // the one verb for which fmt asks no method
-		}), "s3cr3t")
-	}
-	p := newPinger(t, "http://me:hunter22@server.example/s3cr3t", &heartbeat.HTTPOptions{Name: "office", Client: &http.Client{
-		Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused() }),
-	}})
-	type holder struct {
-		p heartbeat.HTTPPinger
-		q *heartbeat.HTTPPinger
-	}
-	requireNone(t, printed(holder{*p, p}), "s3cr3t")
-	requireNone(t, printed(&holder{*p, p}), "hunter22")
-	require.Equal(t, "office", p.String())
-	result, lines := beatOnce(t, heartbeat.MultiPinger(p, heartbeat.PingerFunc(func(context.Context) error { return nil })))
-	require.EqualError(t, result.Err, `office: heartbeat: ping: Get "office": dial tcp: connect: connection refused`)
-	require.Contains(t, strings.Join(lines, "\n"), "url=office")
-}
 
 // P2, P7: on a caller's kept connection net/http itself would repeat a GET that broke
 // there before the answer, though the server has read it and may have acted on it.
