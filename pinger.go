@@ -178,98 +178,16 @@ func samePinger(a, b Pinger) bool {
 }
 
 const (
-	// defaultTimeout is what Healthchecks.io advises for a ping.
-	defaultTimeout = 10 * time.Second
+	defaultTimeout = 10 * time.Second // which Healthchecks.io advises
 
 	maxBody  = 64 << 10 // an answer's bytes that are read
 	maxWords = 64       // its first ones, that say whether the ping counted
 
-	// As far as a server may push back the next attempt: the target itself, and one
-	// that it has only redirected to.
-	maxRetryAfter        = time.Hour
-	maxForeignRetryAfter = time.Minute
+	maxRetryAfter        = time.Hour   // as far as a server may push back the next attempt
+	maxForeignRetryAfter = time.Minute // the same of one that the target has redirected to
 
 	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
-
-// Errors of a ping; test for them with [errors.Is].
-var (
-	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
-	// by a body that says that it did not count: Healthchecks.io answers
-	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
-	// words are in the error's text; others are not shown, since a server may repeat
-	// the ping's URL there.
-	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
-
-	// ErrNotSent is the error of a ping of which no byte has left: the host was not
-	// found or refused the connection, the TLS handshake failed, or a proxy refused to
-	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
-	// next one soon. Any Pinger may return it, wrapped.
-	ErrNotSent = errors.New("heartbeat: not sent")
-)
-
-// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
-type notAcceptedError struct{ words string }
-
-func (e *notAcceptedError) Error() string {
-	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
-}
-func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
-
-// A pingError is an error of a request. All that it wraps may be shown.
-type pingError struct {
-	cause   error
-	notSent bool
-}
-
-func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
-func (e *pingError) Unwrap() error        { return e.cause }
-func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
-
-// A StatusError is the error of a ping that was answered outside 2xx. Find it
-// with [errors.As], as a *StatusError. It holds nothing of the response's body,
-// since servers repeat the request's URL in their error pages.
-type StatusError struct {
-	Code       int           // the HTTP status, such as 404
-	RetryAfter time.Duration // what a 429 or 503 asked for: at most an hour, and at most a minute if a redirect led to another host; zero: nothing
-}
-
-// Error returns a text without a part of the ping URL, and "<nil>" if e is nil.
-func (e *StatusError) Error() string {
-	if e == nil {
-		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded
-	}
-	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
-	if status := http.StatusText(e.Code); status != "" {
-		text += " " + status
-	}
-	if e.RetryAfter > 0 {
-		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
-	}
-	return text
-}
-
-// notSelfMending is the hint for an error that the next try will hardly mend.
-const notSelfMending = "trying again will probably not help: check the ping URL, and whether its check still exists at the service"
-
-// classify says what err, which may be nil, means to the schedule, with a hint for
-// the operator if there is one. An error is a pinger's code: it may panic, wrap
-// itself, or call back.
-func classify(err error) (outcome schedule.Outcome, hint string) {
-	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent)}
-	if status, ok := redact.As[*StatusError](err); ok && status != nil {
-		switch status.Code {
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			outcome.RetryAfter = status.RetryAfter
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
-			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
-			hint = notSelfMending
-		}
-	} else if redact.Is(err, ErrNotAccepted) && strings.Contains(textOf(err), "not found") {
-		hint = notSelfMending
-	}
-	return outcome, hint
-}
 
 // HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
 // zero value, mean all defaults.
@@ -343,16 +261,15 @@ type HTTPPinger struct {
 
 // An endpoint is what an HTTPPinger requests.
 type endpoint struct {
-	client     *oneshot.Client
-	reusesConn bool // a caller's client may use the connection again
-	timeout    time.Duration
-	method     string
-	url        *url.URL
-	header     http.Header // of each request
-	body       string
-	hasReason  bool   // whether the query or the body does
-	name       string // for errors: scheme and host, or HTTPOptions.Name
-	logName    string
+	client        *oneshot.Client
+	reusesConn    bool // a caller's client may use the connection again
+	timeout       time.Duration
+	method        string
+	url           *url.URL
+	header        http.Header // of each request
+	body          string
+	hasReason     bool   // whether the query or the body does
+	name, logName string // of the URL in errors: scheme and host, or HTTPOptions.Name; and in logs
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
@@ -600,4 +517,83 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 		now = time.Now()
 	}
 	return max(0, min(until.Sub(now), maxRetryAfter))
+}
+
+// Errors of a ping; test for them with [errors.Is].
+var (
+	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
+	// by a body that says that it did not count: Healthchecks.io answers
+	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
+	// words are in the error's text; others are not shown, since a server may repeat
+	// the ping's URL there.
+	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
+
+	// ErrNotSent is the error of a ping of which no byte has left: the host was not
+	// found or refused the connection, the TLS handshake failed, or a proxy refused to
+	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
+	// next one soon. Any Pinger may return it, wrapped.
+	ErrNotSent = errors.New("heartbeat: not sent")
+)
+
+// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
+type notAcceptedError struct{ words string }
+
+func (e *notAcceptedError) Error() string {
+	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
+}
+func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
+
+// A pingError is an error of a request. All that it wraps may be shown.
+type pingError struct {
+	cause   error
+	notSent bool
+}
+
+func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
+func (e *pingError) Unwrap() error        { return e.cause }
+func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
+
+// A StatusError is the error of a ping that was answered outside 2xx. Find it
+// with [errors.As], as a *StatusError. It holds nothing of the response's body,
+// since servers repeat the request's URL in their error pages.
+type StatusError struct {
+	Code       int           // the HTTP status, such as 404
+	RetryAfter time.Duration // what a 429 or 503 asked for: at most an hour, and at most a minute if a redirect led to another host; zero: nothing
+}
+
+// Error returns a text without a part of the ping URL, and "<nil>" if e is nil.
+func (e *StatusError) Error() string {
+	if e == nil {
+		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded
+	}
+	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
+	if status := http.StatusText(e.Code); status != "" {
+		text += " " + status
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
+	}
+	return text
+}
+
+// notSelfMending is the hint for an error that the next try will hardly mend.
+const notSelfMending = "trying again will probably not help: check the ping URL, and whether its check still exists at the service"
+
+// classify says what err, which may be nil, means to the schedule, with a hint for
+// the operator if there is one. An error is a pinger's code: it may panic, wrap
+// itself, or call back.
+func classify(err error) (outcome schedule.Outcome, hint string) {
+	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent)}
+	if status, ok := redact.As[*StatusError](err); ok && status != nil {
+		switch status.Code {
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			outcome.RetryAfter = status.RetryAfter
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
+			hint = notSelfMending
+		}
+	} else if redact.Is(err, ErrNotAccepted) && strings.Contains(textOf(err), "not found") {
+		hint = notSelfMending
+	}
+	return outcome, hint
 }

@@ -80,9 +80,9 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 type attempt struct {
 	ctx              context.Context // ends with the attempt
 	began            time.Time
-	request          *http.Request // the latest, after redirects
-	asked, connected atomic.Bool   // whether a connection was asked for, and obtained
-	stage            atomic.Int32
+	request          *http.Request        // the latest, after redirects
+	asked, connected atomic.Bool          // whether a connection was asked for, and obtained
+	stage            atomic.Value         // a string
 	conn             atomic.Pointer[conn] // of our own transport
 }
 
@@ -91,24 +91,18 @@ type attemptKey struct{}
 // attemptOf returns the attempt of a request by its ctx.
 func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*attempt) }
 
-// The stages on the way to a connection, by what is waited for.
+// The stages on the way to a connection. A transport that traces nothing has none.
 const (
-	unknown = iota // with a transport that tells nothing
-	lookup
-	connect
-	tunnel // with a caller's transport, which may have a proxy or a handshake of its own
-	proxy
-	handshake
+	lookup    = "waiting for the lookup"
+	connect   = "waiting for the connect"
+	connected = "connected, waiting for a proxy or a handshake" // of a caller's transport, which may have its own way
+	proxy     = "waiting for the proxy"
+	handshake = "waiting for the TLS handshake"
 )
-
-var stages = [...]string{
-	lookup: "waiting for the lookup", connect: "waiting for the connect", tunnel: "connected, waiting for a proxy or a handshake",
-	proxy: "waiting for the proxy", handshake: "waiting for the TLS handshake",
-}
 
 func newAttempt(req *http.Request) *attempt {
 	a := &attempt{began: time.Now(), request: req}
-	enter := func(stage int32) { a.stage.Store(stage) }
+	enter := func(stage string) { a.stage.Store(stage) }
 	a.ctx = httptrace.WithClientTrace(context.WithValue(req.Context(), attemptKey{}, a), &httptrace.ClientTrace{
 		GetConn:      func(string) { a.asked.Store(true) },
 		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
@@ -116,7 +110,7 @@ func newAttempt(req *http.Request) *attempt {
 		ConnectStart: func(string, string) { enter(connect) },
 		ConnectDone: func(_, _ string, err error) {
 			if err == nil {
-				enter(tunnel)
+				enter(connected)
 			}
 		},
 		TLSHandshakeStart: func() {
@@ -164,8 +158,8 @@ func (a *attempt) timedOut(notSent bool) string {
 	if !notSent {
 		return fmt.Sprintf("no answer within %v", waited)
 	}
-	if stage := a.stage.Load(); stage != unknown {
-		return fmt.Sprintf("no connection within %v (%s)", waited, stages[stage])
+	if stage := a.stage.Load(); stage != nil {
+		return fmt.Sprintf("no connection within %v (%s)", waited, stage)
 	}
 	return fmt.Sprintf("no connection within %v", waited)
 }

@@ -17,17 +17,6 @@ import (
 
 const maxRedirects = 10 // how many are followed
 
-var (
-	errTooManyRedirects = fmt.Errorf("stopped after %d redirects", maxRedirects)
-	errInsecureRedirect = errors.New("refused a redirect from https to http")
-)
-
-// A refusedRedirect is one that the caller's CheckRedirect refused.
-type refusedRedirect struct{ cause error }
-
-func (*refusedRedirect) Error() string   { return "redirect refused by the client's CheckRedirect" }
-func (e *refusedRedirect) Unwrap() error { return e.cause }
-
 // redirects keep what is secret from every host but the first.
 type redirects struct {
 	home   *url.URL
@@ -40,10 +29,10 @@ func (r redirects) check(req *http.Request, via []*http.Request) error {
 	a := attemptOf(req.Context())
 	a.connected.Store(true) // also with a transport that traces nothing
 	if len(via) > maxRedirects {
-		return errTooManyRedirects
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return errInsecureRedirect
+		return errors.New("refused a redirect from https to http")
 	}
 	req.Header.Del("Referer") // net/http puts the URL it came from there
 	if Authority(req.URL) != Authority(r.home) {
@@ -55,7 +44,7 @@ func (r redirects) check(req *http.Request, via []*http.Request) error {
 		if err := r.custom(req, via); redact.Is(err, http.ErrUseLastResponse) {
 			return err
 		} else if err != nil {
-			return &refusedRedirect{err}
+			return fmt.Errorf("redirect refused by the client's CheckRedirect: %w", err)
 		}
 	}
 	a.request = req
