@@ -157,7 +157,7 @@ func (r rebuilder) joined(errs []error, depth int) error {
 
 // wrapped returns what may be shown of an error of an unknown type around a cause.
 func wrapped(err, cause error) error {
-	phrase := phraseOf(err.Error())
+	phrase := longest(phrases, err.Error(), strings.HasPrefix)
 	if phrase == "" || strings.HasPrefix(cause.Error(), phrase) { // such as crypto/tls's permanentError
 		return cause
 	}
@@ -279,13 +279,13 @@ func (r rebuilder) leaf(err error) error {
 			return a
 		}
 	}
-	if phrase := phraseOf(text); phrase != "" {
+	if phrase := longest(phrases, text, strings.HasPrefix); phrase != "" {
 		return &words{text: phrase}
 	}
-	if ending := endingOf(text); ending != "" {
+	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
 		return &words{text: ending}
 	}
-	for code := 100; code < 600; code++ { // net/http's error for CONNECT is the status text
+	for code := range 600 { // net/http's error for CONNECT is the status text
 		if http.StatusText(code) == text && text != "" {
 			return ProxyStatus(code)
 		}
@@ -302,7 +302,7 @@ func (r rebuilder) leaf(err error) error {
 // lookupFailure says why there was no answer from a DNS server. Package net has
 // the text of a network error there, with the server's address.
 func lookupFailure(text string) string {
-	if ending := endingOf(text); ending != "" {
+	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
 		return "no DNS server answers: " + ending
 	}
 	return "lookup failed"
@@ -318,24 +318,14 @@ func oneOf(text, otherwise string, known ...string) string {
 	return otherwise
 }
 
-// phraseOf returns the longest phrase that text begins with, or "".
-func phraseOf(text string) (longest string) {
+// longest returns the longest of the phrases that text has, in the way of has, or "".
+func longest(phrases []string, text string, has func(text, phrase string) bool) (found string) {
 	for _, phrase := range phrases {
-		if len(phrase) > len(longest) && strings.HasPrefix(text, phrase) {
-			longest = phrase
+		if len(phrase) > len(found) && has(text, phrase) {
+			found = phrase
 		}
 	}
-	return longest
-}
-
-// endingOf returns the longest of the endings that text has, or "".
-func endingOf(text string) (longest string) {
-	for _, ending := range endings {
-		if len(ending) > len(longest) && strings.HasSuffix(text, ending) {
-			longest = ending
-		}
-	}
-	return longest
+	return found
 }
 
 // endings are what dialers say last: those of package net after the addresses, and
