@@ -67,7 +67,7 @@ func malformed(raw string, u *url.URL, err error) string {
 var (
 	bareIPv6    = regexp.MustCompile(`^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*(%.*)?$`)
 	placeholder = regexp.MustCompile(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
-	second      = regexp.MustCompile(`(?i)[\w,;|&]https?://`)
+	second      = regexp.MustCompile(`(?i)[\w,;|&}]https?://`)
 	escaped     = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 	// What is no Reason, but is meant to be one: in a URL, where braces have no other
@@ -104,7 +104,7 @@ func misread(raw string) string {
 }
 
 // secondURL reports whether there are two URLs in one string. In the query there may
-// be one as a value, or in the words of a message: but not behind a letter or comma.
+// be one as a value, or in the words of a message, but not right behind a value.
 func secondURL(beforeQuery, query string) bool {
 	return strings.Count(beforeQuery, "://") > 1 || second.MatchString(escaped.ReplaceAllString(query, "%"))
 }
