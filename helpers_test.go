@@ -188,7 +188,10 @@ func certify(until time.Time, template *x509.Certificate) (tls.Certificate, *x50
 	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), until.AddDate(-1, 0, 0), until
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // neither fails
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		panic(err)

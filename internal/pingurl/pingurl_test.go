@@ -63,7 +63,7 @@ var shapes = []string{
 	"https://user@backup.example/ping-of-user",
 	"https://backup.example/ping;v=1/a,b?x=1;y=2",
 	"https://backup.example/p/(a)/!b'*+$&=@:?q=(a)!'*",
-	"https://backup.example/%F0%9F%92%93?utf8=%E2%9C%93",
+	"https://backup.example/%E2%99%A5?utf8=%E2%9C%93",
 	"https://bücher.example/ping",
 	"https://backup.example./with-a-dot",
 	"https://backup.example:8443",
