@@ -518,6 +518,33 @@ func TestP5_TLSAlerts(t *testing.T) {
 	}
 }
 
+// P5: what a real server says that wants a certificate, or another version of TLS.
+func TestP5_TLSAlertsOfAServer(t *testing.T) {
+	t.Parallel()
+	cert, _ := trustedCertificate()
+	for name, row := range map[string]struct {
+		config *tls.Config
+		want   string
+	}{
+		"1.3": {&tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}, "remote error: tls: certificate required"},
+		"1.2": {&tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "remote error: tls: handshake failure"},
+		"1.0": {&tls.Config{MaxVersion: tls.VersionTLS10}, "remote error: tls: protocol version not supported"},
+	} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request arrived") }))
+		server.TLS = row.config
+		server.TLS.Certificates = []tls.Certificate{cert}
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.StartTLS()
+		_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+		origin := "https://localhost:" + port
+		for range 100 {
+			err := newPinger(t, origin+"/"+uuid, nil).Ping(t.Context())
+			require.EqualError(t, err, fmt.Sprintf("heartbeat: ping: Get %q: %s", origin, row.want), name)
+		}
+		server.Close()
+	}
+}
+
 // greeter serves each connection with greet, and counts no requests.
 func greeter(t *testing.T, greet func(conn net.Conn)) (base string, done func()) {
 	t.Helper()
