@@ -72,7 +72,7 @@ var (
 
 	// What is no Reason, but is meant to be one: in a URL, where braces have no other
 	// use, also if one of them is missing.
-	reasonInURL  = regexp.MustCompile(`(?i)(?:\{|%7B|\$)[{\s+%20]*reasons?\b|\breason[s\s+%20]*(?:\}|%7D)`)
+	reasonInURL  = regexp.MustCompile(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
 	reasonInText = regexp.MustCompile(`(?i)\{[ \t]*reasons?[ \t]*\}`)
 )
 

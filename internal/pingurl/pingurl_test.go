@@ -72,6 +72,8 @@ var shapes = []string{
 	"https://relay.example/?target=https://hc-ping.com/" + uuid + "?rid=1",
 	"https://script.example/macros/s/AKfyc-_/exec?sheet=1&msg=%22{reason}%22",
 	"http://localhost:9000/hooks/beat?payload={\"a\":[1,2]}",
+	"https://hook.example/?payload={%22reason%22:%22{reason}%22}",
+	"https://hook.example/?payload=%7B%22reason%22:%22{reason}%22%7D",
 	"http://pushgateway:9091/metrics/job/backup/instance/a",
 	"http://a/b",
 }
