@@ -15,8 +15,10 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +47,11 @@ func do(t *testing.T, c *Client, rawURL string, timeout time.Duration) (code int
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		for range 1000 { // time for a read that is too early
+			runtime.Gosched()
+		}
+	}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, nil)
 	require.NoError(t, err)
 	resp, notSent, err := c.Do(req)
@@ -209,6 +216,14 @@ func (p *pack) flush() {
 	p.held = nil
 }
 
+// A buffered connection reads what a reader has taken from it.
+type buffered struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
+
 // speakFirst answers by TLS before it is asked: right behind the handshake.
 func speakFirst(conn net.Conn, cert tls.Certificate) {
 	packed := &pack{Conn: conn}
@@ -221,7 +236,7 @@ func speakFirst(conn net.Conn, cert tls.Certificate) {
 }
 
 // Behind a proxy too, nothing is read before the request is being written: where the
-// server speaks first through a CONNECT, and where a proxy with TLS does.
+// server speaks first through a CONNECT or SOCKS, and where a proxy with TLS does.
 func TestSpeaksFirstThroughProxy(t *testing.T) { // not parallel: it takes over the log
 	var printed bytes.Buffer
 	log.SetOutput(&printed)
@@ -235,7 +250,33 @@ func TestSpeaksFirstThroughProxy(t *testing.T) { // not parallel: it takes over 
 	})
 	secure := serve(t, func(conn net.Conn) { speakFirst(conn, cert) })
 	_, securePort, _ := net.SplitHostPort(secure)
+	socks := serve(t, func(conn net.Conn) {
+		in, packed := bufio.NewReader(conn), &pack{Conn: conn}
+		exchange := func(asked int, reply string) {
+			_, _ = io.CopyN(io.Discard, in, int64(asked))
+			_, _ = io.WriteString(packed, reply)
+		}
+		exchange(4, "\x05\x02") // version, two methods: user and password it is
+		packed.flush()
+		exchange(3+len("me")+len("pass"), "\x01\x00")
+		packed.flush()
+		exchange(4+1+len("server.example")+2, "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+		packed.flush()
+		speakFirst(buffered{conn, in}, cert)
+	})
+	speaking := serve(t, func(conn net.Conn) {
+		in, packed := bufio.NewReader(conn), &pack{Conn: conn}
+		_, _ = io.CopyN(io.Discard, in, 3)
+		_, _ = io.WriteString(packed, "\x05\x00")
+		packed.flush()
+		_, _ = io.CopyN(io.Discard, in, int64(4+1+len("server.example")+2))
+		_, _ = io.WriteString(packed, "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"+"HTTP/1.1 404 Not Found\r\nX: /s3cr3t\r\nContent-Length: 0\r\n\r\n")
+		packed.flush()
+		_, _ = io.Copy(io.Discard, in)
+	})
 	for _, row := range []struct{ proxy, url string }{
+		{"socks5://me:pass@" + socks, "https://server.example/s3cr3t"},
+		{"socks5h://" + speaking, "http://server.example/s3cr3t"},
 		{"http://" + connect, "https://server.example/s3cr3t"},
 		{"https://localhost:" + securePort, "http://server.example/s3cr3t"},
 	} {

@@ -15,7 +15,10 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
-const maxHeader = 64 << 10 // an answer's header bytes that are taken
+const (
+	maxHeader  = 64 << 10 // an answer's header bytes that are taken
+	readBuffer = 4 << 10  // an answer is read by so many bytes at a time
+)
 
 // newTransport returns a transport with a connection for each request, which ends
 // with it. Kept ones were rejected: pings are a minute apart and servers close idle
@@ -32,6 +35,7 @@ func newTransport() *http.Transport {
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxHeader,
+		ReadBufferSize:         readBuffer,
 		// net/http goes on dialling and shaking hands after the request's end, with
 		// a ctx that only has the values of the request's.
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -63,10 +67,14 @@ func newTransport() *http.Transport {
 // During a handshake no more is read at a time than one record of TLS. crypto/tls
 // would take along what follows its last one, and that would be there when net/http
 // reads.
+//
+// An exchange with a SOCKS proxy opens no gate. Its replies are read by a few bytes,
+// and an answer is not: so what is read for an answer still waits.
 type conn struct {
 	net.Conn
-	ctx  context.Context // ends with the attempt
-	gate atomic.Pointer[gate]
+	ctx   context.Context // ends with the attempt
+	gate  atomic.Pointer[gate]
+	socks atomic.Bool // whether the latest write was to a SOCKS proxy
 
 	// Of a handshake. net/http begins and ends one, and reads before, in it and
 	// after, with one goroutine at a time.
@@ -104,7 +112,9 @@ func (c *conn) endHandshake() {
 
 // Read reads from the connection, once something has been written to it.
 func (c *conn) Read(p []byte) (int, error) {
-	<-c.gate.Load().opened
+	if !c.socks.Load() || len(p) >= readBuffer {
+		<-c.gate.Load().opened
+	}
 	switch {
 	case c.ctx.Err() != nil: // it was not a write that opened the gate
 		return 0, net.ErrClosed
@@ -125,7 +135,12 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write writes to the connection. What is asked may be answered from then on.
 func (c *conn) Write(p []byte) (int, error) {
-	c.gate.Load().open()
+	// No method and no record of TLS begins so. Version 5 of SOCKS does, and version 1
+	// of its authentication.
+	c.socks.Store(len(p) > 0 && p[0] <= 5)
+	if !c.socks.Load() {
+		c.gate.Load().open()
+	}
 	return c.Conn.Write(p)
 }
 
