@@ -186,10 +186,10 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		{"https://host/s3cr3t?m={reason", hasMisspelt},
 		{"https://host/s3cr3t?m=reason}", hasMisspelt},
 		{"https://host/s3cr3t?m={reason}&n={REASON}", hasMisspelt},
-		{"http://::1/s3cr3t", hasBareIPv6},
-		{"http://::1:8000/s3cr3t", hasBareIPv6},
-		{"http://fe80::1%25eth0/s3cr3t", hasBareIPv6},
-		{"http://me:hunter22@2001:db8::1?s3cr3t", hasBareIPv6},
+		{"http://::1/s3cr3t", hasColons},
+		{"http://::1:8000/s3cr3t", hasColons},
+		{"http://fe80::1%25eth0/s3cr3t", hasColons},
+		{"http://me:hunter22@2001:db8::1?s3cr3t", hasColons},
 		{"http://host:80:90/s3cr3t", hasColons},
 	} {
 		p, err := heartbeat.NewHTTPPinger(row.url, nil)
@@ -485,12 +485,11 @@ const (
 	hasMisplaced   = "has {reason} outside its query, where nothing takes its place"
 	hasMisspelt    = "has {reason} misspelt; write it in small letters, without spaces and not escaped"
 	hasPlaceholder = "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
-	hasBareIPv6    = "has an IPv6 address without brackets; write it as in http://[::1]:8000"
-	hasColons      = "has more than one colon after its host; write a port once"
+	hasColons      = "has a host with several colons; write an IPv6 address in brackets, as in http://[::1]:8000"
 )
 
 // urlMistakes say by themselves what would be right.
-var urlMistakes = []string{hasFragment, hasSecondURL, hasMisplaced, hasMisspelt, hasPlaceholder, hasBareIPv6, hasColons}
+var urlMistakes = []string{hasFragment, hasSecondURL, hasMisplaced, hasMisspelt, hasPlaceholder, hasColons}
 
 func urlProblem(text string) string {
 	if slices.Contains(urlMistakes, text) {

@@ -3,6 +3,7 @@ package oneshot
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -150,14 +151,13 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// SetDeadline sets a deadline, which a read that waits must not outlast. net/http
-// sets none while one does.
+// SetDeadline sets a deadline for reads and writes.
 func (c *conn) SetDeadline(t time.Time) error {
-	c.gate.Load().open()
-	return c.Conn.SetDeadline(t)
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline is the same for reads only.
+// SetReadDeadline sets a deadline for reads. A read that waits goes on, to end with
+// it. net/http sets none while one waits.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.gate.Load().open()
 	return c.Conn.SetReadDeadline(t)

@@ -37,13 +37,13 @@ func Parse(raw string) (*url.URL, error) {
 
 // malformed says what is wrong with a URL that was parsed, or not, or "".
 func malformed(raw string, u *url.URL, err error) string {
-	var escape url.EscapeError
+	var badEscape url.EscapeError
 	switch {
 	case raw == "":
 		return "is empty"
 	case strings.TrimSpace(raw) != raw:
 		return "begins or ends with white space"
-	case errors.As(err, &escape):
+	case errors.As(err, &badEscape):
 		return "has a % that is not followed by two hexadecimal digits"
 	case err != nil:
 		return "cannot be parsed"
@@ -65,10 +65,12 @@ func malformed(raw string, u *url.URL, err error) string {
 }
 
 var (
-	bareIPv6    = regexp.MustCompile(`^[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*(%.*)?$`)
 	placeholder = regexp.MustCompile(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
-	second      = regexp.MustCompile(`(?i)[\w,;|&}]https?://`)
-	escaped     = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+	escape      = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+	// Right behind a value. As a value, or in the words of a message, a URL is a part of
+	// the first.
+	secondInQuery = regexp.MustCompile(`(?i)[\w,;|&}]https?://`)
 
 	// What is no Reason, but is meant to be one: in a URL, where braces have no other
 	// use, also if one of them is missing.
@@ -87,7 +89,7 @@ func misread(raw string) string {
 	switch {
 	case strings.Contains(raw, "#"):
 		return "has a #, and what follows that is never sent; write it as %23"
-	case secondURL(beforeQuery, query), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
+	case strings.Count(beforeQuery, "://") > 1, secondInQuery.MatchString(escape.ReplaceAllString(query, "%")), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
 		return "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
 	case strings.Contains(beforeQuery, Reason), reasonInURL.MatchString(beforeQuery):
 		return "has {reason} outside its query, where nothing takes its place"
@@ -95,18 +97,10 @@ func misread(raw string) string {
 		return "has {reason} misspelt; write it in small letters, without spaces and not escaped"
 	case placeholder.MatchString(beforeQuery), placeholder.MatchString(meant):
 		return "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
-	case !strings.HasPrefix(host, "[") && bareIPv6.MatchString(host):
-		return "has an IPv6 address without brackets; write it as in http://[::1]:8000"
 	case !strings.HasPrefix(host, "[") && strings.Count(host, ":") > 1:
-		return "has more than one colon after its host; write a port once"
+		return "has a host with several colons; write an IPv6 address in brackets, as in http://[::1]:8000"
 	}
 	return ""
-}
-
-// secondURL reports whether there are two URLs in one string. In the query there may
-// be one as a value, or in the words of a message, but not right behind a value.
-func secondURL(beforeQuery, query string) bool {
-	return strings.Count(beforeQuery, "://") > 1 || second.MatchString(escaped.ReplaceAllString(query, "%"))
 }
 
 // misspelt reports whether text, in which "\x00" stands for Reason, has something

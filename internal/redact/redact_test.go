@@ -450,7 +450,7 @@ func TestTimeout(t *testing.T) {
 		var timeout net.Error
 		require.ErrorAs(t, redact.Error(err, "", ""), &timeout)
 		require.Equal(t, want, timeout.Timeout(), "%v", err)
-		require.Equal(t, want, timeout.Temporary())
+		require.Equal(t, want, timeout.Temporary()) //nolint:staticcheck // it is a part of net.Error
 	}
 	for _, name := range []string{"tcp", "tcp4", "udp", "s3cr3t"} {
 		op, ok := redact.As[*net.OpError](redact.Error(&net.OpError{Op: "dial", Net: name, Err: io.EOF}, "", ""))
