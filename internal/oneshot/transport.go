@@ -61,16 +61,15 @@ func newTransport() *http.Transport {
 }
 
 // A conn is a connection from which net/http reads nothing before it writes: not at
-// the start, and not again after a TLS handshake. By itself it reads at once, and
-// where a server has spoken before it was asked, and the request is not there yet,
-// it prints that to the process's log and breaks off.
+// the start, and not again after a TLS handshake. net/http alone reads at once. If a
+// server speaks before it is asked, and the request is not there yet, net/http prints
+// the server's words to the process's log and the request fails.
 //
-// During a handshake no more is read at a time than one record of TLS. crypto/tls
-// would take along what follows its last one, and that would be there when net/http
-// reads.
+// During a handshake, one read ends at the end of a TLS record. crypto/tls would
+// otherwise take along what follows its last record, and net/http would find it there.
 //
-// An exchange with a SOCKS proxy opens no gate. Its replies are read by a few bytes,
-// and an answer is not: so what is read for an answer still waits.
+// An exchange with a SOCKS proxy opens no gate. The proxy's replies are read by a few
+// bytes, and an answer is not, so a read for an answer still waits.
 type conn struct {
 	net.Conn
 	ctx   context.Context // ends with the attempt
