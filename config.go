@@ -114,7 +114,7 @@ func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
 		first := slices.IndexFunc(made, func(m *HTTPPinger) bool { return samePinger(m, p) })
 		made[i] = p
 		switch {
-		case err != nil && pingurl.CheckBody(s.body) != nil:
+		case err != nil && errors.Is(err, pingurl.CheckBody(s.body)):
 			errs = append(errs, &ConfigError{"heartbeat-fail-body", err})
 		case err != nil:
 			errs = append(errs, &ConfigError{s.key, err})

@@ -450,7 +450,9 @@ func TestP4_TwoSpellingsOfOneCheck(t *testing.T) {
 			require.Equal(t, validErr, newErr)
 		}
 	}
-	err := heartbeat.Config{URL: "https://host/x", FailURL: "https://host/y", FailBody: "{Reason}"}.Validate()
+	err := heartbeat.Config{URL: "https://host/x", FailURL: "host/y", FailBody: "{Reason}"}.Validate()
+	require.ErrorContains(t, err, "heartbeat-fail-url: ping URL has no scheme")
+	err = heartbeat.Config{URL: "https://host/x", FailURL: "https://host/y", FailBody: "{Reason}"}.Validate()
 	require.EqualError(t, err, "heartbeat: heartbeat-fail-body: ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
 }
 

@@ -109,10 +109,13 @@ func misspelt(text string, like *regexp.Regexp) bool {
 	return like.MatchString(text) || strings.Contains(text, "$\x00") || strings.Contains(text, "{\x00}")
 }
 
-// CheckBody returns an error if the body of a ping has Reason in it, misspelt.
+var errBody = errors.New("ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
+
+// CheckBody returns an error, which is always the same, if the body of a ping has
+// Reason in it, misspelt.
 func CheckBody(body string) error {
 	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText) {
-		return errors.New("ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
+		return errBody
 	}
 	return nil
 }
