@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-heartbeat/heartbeat/internal/pingurl"
 )
 
 // Config is what an operator writes about heartbeats. A daemon has it in its own
@@ -57,10 +59,21 @@ type ConfigError struct {
 	Err error  // what is wrong, and what would be right
 }
 
-func (e *ConfigError) Error() string { return "heartbeat: " + e.Key + ": " + e.Err.Error() }
+// Error returns "heartbeat: ", the key and the text of Err; and "<nil>" if e is nil.
+func (e *ConfigError) Error() string {
+	if e == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("heartbeat: %s: %v", e.Key, e.Err)
+}
 
 // Unwrap returns Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+func (e *ConfigError) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
 
 // configErrors holds a *ConfigError for each key that is wrong. What errors.Join
 // returns has a line for each, and logs are read by the line.
@@ -117,10 +130,12 @@ type keyedURL struct {
 	body     string
 }
 
-// pingers makes a pinger for each URL, and returns all that is wrong with c.
+// pingers makes a pinger for each URL, and returns all that is wrong with c. It
+// refuses what New refuses, by the same functions, so that the error names the key.
 func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
 	errs := c.invalid()
 	urls := c.keyedURLs()
+	made := make([]*HTTPPinger, len(urls)) // nil: none could be
 	for i, s := range urls {
 		var opts HTTPOptions
 		if c.HTTP != nil {
@@ -128,11 +143,14 @@ func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
 		}
 		opts.Body = cmp.Or(s.body, opts.Body)
 		p, err := newHTTPPinger(s.url, &opts)
-		first := slices.IndexFunc(urls, func(o keyedURL) bool { return o.url == s.url })
+		first := slices.IndexFunc(made, func(m *HTTPPinger) bool { return samePinger(m, p) })
+		made[i] = p
 		switch {
+		case err != nil && errors.Is(err, pingurl.CheckBody(s.body)):
+			errs = append(errs, &ConfigError{"heartbeat-fail-body", err})
 		case err != nil:
 			errs = append(errs, &ConfigError{s.key, err})
-		case first < i:
+		case first >= 0:
 			// A service that is pinged twice a minute may ignore both, and a failure
 			// signal to a success URL would be a false green.
 			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", urls[first].key)})

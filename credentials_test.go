@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,8 +93,8 @@ func TestCredentials(t *testing.T) {
 		{"https://gatus.example/api/v1/endpoints/core_app/external?success=true", http.Header{"Authorization": {"Bearer gatusT0ken"}}, []string{"core_app", "gatusT0ken"}},
 		{"https://opsgenie.example/v2/heartbeats/my-heartbeat/ping", http.Header{"Authorization": {"GenieKey 0p5g3n1e-key"}, "x-other": {"0ther-key"}}, []string{"my-heartbeat", "0p5g3n1e-key", "0ther-key"}},
 		{"https://sentry.example/api/42/cron/my-monitor/5entryKey/?status=ok", nil, []string{"my-monitor", "5entryKey"}},
-		{"https://me-user:hunter22@any.example/p%41thy/b%2Fcd?tok%65n=querySecr%65t&bareS3cret;x#fragS3cret", nil, []string{
-			"hunter22", "me-user", "p%41thy", "pAthy", "b%2Fcd", "querySecr%65t", "querySecret", "bareS3cret", "fragS3cret", base64.StdEncoding.EncodeToString([]byte("me-user:hunter22")),
+		{"https://me-user:hunter22@any.example/p%41thy/b%2Fcd?tok%65n=querySecr%65t&bareS3cret;x", nil, []string{
+			"hunter22", "me-user", "p%41thy", "pAthy", "b%2Fcd", "querySecr%65t", "querySecret", "bareS3cret", base64.StdEncoding.EncodeToString([]byte("me-user:hunter22")),
 		}},
 		{"http://hc:8000/x/xhcyhcz", nil, []string{"xhcyhcz"}}, // the host's name is in the path
 		{"http://hc:8000/x/y?t=hchchc", nil, []string{"hchchc"}},
@@ -306,4 +307,38 @@ func TestErrorsIsAndAs(t *testing.T) {
 	dns, ok := errorAs[*net.DNSError](ping(&net.DNSError{Err: "no such host", Name: "server.example", IsNotFound: true}))
 	require.True(t, ok)
 	require.True(t, dns.IsNotFound)
+}
+
+// P5: options print none of their credentials, and Name stands for the URL.
+func TestOptionsAndName(t *testing.T) {
+	t.Parallel()
+	opts := heartbeat.HTTPOptions{Header: http.Header{"Authorization": {"Bearer s3cr3t"}}, Body: "s3cr3t", Method: "s3cr3t", Name: "office"}
+	for _, v := range []any{opts, &opts, struct{ O *heartbeat.HTTPOptions }{&opts}, heartbeat.Config{HTTP: &opts}} {
+		requireNone(t, slices.DeleteFunc(printed(v), func(text string) bool {
+			return strings.HasPrefix(text, "%!p(") // the one verb for which fmt asks no method
+		}), "s3cr3t")
+	}
+	p := newPinger(t, "http://me:hunter22@server.example/s3cr3t", &heartbeat.HTTPOptions{Name: "office", Client: &http.Client{
+		Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused() }),
+	}})
+	type holder struct {
+		p heartbeat.HTTPPinger
+		q *heartbeat.HTTPPinger
+	}
+	requireNone(t, printed(holder{*p, p}), "s3cr3t")
+	for _, verb := range []string{"%w", "%p", "%t", "%!", "%s"} { // also those that do not fit
+		for _, v := range []any{p, *p, holder{*p, p}, &holder{*p, p}, []any{p, *p}, map[string]any{"p": *p}} {
+			requireNone(t, []string{fmt.Sprintf(verb, v)}, "s3cr3t")
+		}
+		for _, v := range []any{opts, &opts, struct{ O *heartbeat.HTTPOptions }{&opts}, struct{ O heartbeat.HTTPOptions }{opts}} {
+			if verb != "%w" && verb != "%p" {
+				requireNone(t, []string{fmt.Sprintf(verb, v)}, "s3cr3t")
+			}
+		}
+	}
+	requireNone(t, printed(&holder{*p, p}), "hunter22")
+	require.Equal(t, "office", p.String())
+	result, lines := beatOnce(t, heartbeat.MultiPinger(p, heartbeat.PingerFunc(func(context.Context) error { return nil })))
+	require.EqualError(t, result.Err, `office: heartbeat: ping: Get "office": dial tcp: connect: connection refused`)
+	require.Contains(t, strings.Join(lines, "\n"), "url=office")
 }

@@ -249,7 +249,7 @@ func newPinger(t *testing.T, url string, opts *heartbeat.HTTPOptions) *heartbeat
 	return p
 }
 
-const hint = " hint=unlikely to mend itself: check the ping URL, and the check it names at the service"
+const hint = " hint=trying again will probably not help: check the ping URL, and whether its check still exists at the service"
 
 const (
 	uuid   = "6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0"
@@ -300,21 +300,36 @@ func reset(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) }
 // hold waits until the client closes the connection.
 func hold(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
 
-// newCertificate makes a certificate for name, valid until then, and a pool that
-// trusts it.
+// newCertificate is makeCertificate with a test at hand.
 func newCertificate(t *testing.T, name string, until time.Time) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
+	return makeCertificate(name, until)
+}
+
+// makeCertificate makes a certificate for name, valid until then, and a pool that
+// trusts it.
+func makeCertificate(name string, until time.Time) (tls.Certificate, *x509.CertPool) {
+	return certify(until, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
+}
+
+// certify makes the certificate of a template, valid until then, and a pool that
+// trusts it.
+func certify(until time.Time, template *x509.Certificate) (tls.Certificate, *x509.CertPool) {
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), until.AddDate(-1, 0, 0), until
+	template.IsCA, template.BasicConstraintsValid = true, true
+	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: until.AddDate(-1, 0, 0), NotAfter: until, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	if err != nil {
+		panic(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(t, err)
+	if err != nil {
+		panic(err)
+	}
 	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	if err != nil {
+		panic(err)
+	}
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool

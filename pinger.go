@@ -2,24 +2,24 @@ package heartbeat
 
 import (
 	"bufio"
+	"cmp"
 	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"github.com/go-heartbeat/heartbeat/internal/oneshot"
+	"github.com/go-heartbeat/heartbeat/internal/pingurl"
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 	"golang.org/x/sync/errgroup"
@@ -29,12 +29,18 @@ import (
 //
 // Ping blocks until the heartbeat is known to have arrived (nil) or not (an
 // error), and returns soon after ctx is done. It makes one attempt: a [Monitor]
-// decides when to make another, and soon makes one where the error matches
-// [ErrNotSent]. A Monitor calls it with a ctx that ends when the next beat is due,
-// or after [MinInterval], and that says what the ping is about
-// ([ResultFromContext]); never twice at once for one target; and takes a panic, or
-// an end of its goroutine, for a failure. A Pinger that is also a [fmt.Stringer] is
-// named by it in log lines.
+// decides when to make another, and makes one soon if the error matches
+// [ErrNotSent].
+//
+// A Monitor calls Ping with a ctx that ends after [MinInterval], and that says what
+// the ping is about ([ResultFromContext]). It never calls it twice at once for one
+// target. It ends the ctx of a heartbeat earlier if a failure signal is due, and the
+// other way round, but never for the sake of another target. It takes a panic, or an
+// end of Ping's goroutine, for a failure.
+//
+// A Pinger that is also a [fmt.Stringer] is named by it in log lines. In errors, in a
+// [TargetResult] and on the health page it is so only if the name could not be a
+// URL, with a scheme or without: a ping URL is a credential.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -84,10 +90,6 @@ func (m multiPinger) Ping(ctx context.Context) error {
 // target does not touch the others: so the group's shared context and first error
 // are not used.
 func pingAll(n int, ping func(i int)) {
-	if n == 1 { // the usual case: callPinger's goroutine is enough
-		ping(0)
-		return
-	}
 	var group errgroup.Group
 	for i := range n {
 		group.Go(func() error {
@@ -104,42 +106,46 @@ func callPinger(ctx context.Context, p Pinger) error {
 	result := make(chan error, 1)
 	go func() {
 		err := errors.New("heartbeat: pinger ended its goroutine") // by runtime.Goexit
-		defer func() {
-			if v := recover(); v != nil {
-				err = fmt.Errorf("heartbeat: pinger panicked: %v", v)
-			}
-			result <- err
-		}()
-		err = p.Ping(ctx)
+		defer func() { result <- err }()
+		var returned error
+		if value, panicked := try(func() { returned = p.Ping(ctx) }); panicked {
+			returned = fmt.Errorf("heartbeat: pinger panicked: %v", value)
+		}
+		err = returned
 	}()
 	return <-result
 }
 
-// logName is what p calls itself, or "" where it does not or panics over it.
+// logName is what p calls itself, or "" if it does not or panics over it.
 func logName(p Pinger) (name string) {
-	defer func() {
-		if recover() != nil {
-			name = ""
-		}
-	}()
 	if s, ok := p.(fmt.Stringer); ok {
-		return s.String()
+		try(func() { name = s.String() })
 	}
-	return ""
+	return name
 }
 
-// targetName tells p, the i-th target, from the others in errors. A URL that a
-// pinger shows in the log is a credential that must not travel in errors: it is
-// named by its scheme and host there.
+// targetName tells p, the i-th target, from the others in errors, which travel
+// further than log lines.
 func targetName(p Pinger, i int) string {
+	if h, ok := p.(*HTTPPinger); ok && !isNilPinger(h) {
+		return h.endpoint().name
+	}
 	name := logName(p)
 	if u, err := url.Parse(name); err == nil && u.Host != "" {
 		return u.Scheme + "://" + u.Host
 	}
-	if name != "" && !strings.Contains(name, "://") {
-		return name
+	if name == "" || couldBeURL(name) {
+		return "target " + strconv.Itoa(i+1)
 	}
-	return "target " + strconv.Itoa(i+1)
+	return name
+}
+
+// couldBeURL reports whether a word of name could be a URL, also one without a
+// scheme.
+func couldBeURL(name string) bool {
+	return slices.ContainsFunc(strings.Fields(name), func(word string) bool {
+		return strings.ContainsAny(strings.TrimRight(word, ":"), `/\?@%:`)
+	})
 }
 
 // isNilPinger reports whether p is nothing that could be pinged: nil, a nil
@@ -157,164 +163,57 @@ func isNilPinger(p Pinger) bool {
 	return false
 }
 
-// samePinger reports whether a and b are the same value, or request the same URL.
-// Functions cannot be compared, and are never the same.
+// samePinger reports whether a and b are the same value, or ping the same check: New
+// and Config ask it. Functions cannot be compared, and are never the same.
 func samePinger(a, b Pinger) bool {
 	if isNilPinger(a) || isNilPinger(b) {
 		return false
 	}
 	if x, ok := a.(*HTTPPinger); ok {
 		if y, ok := b.(*HTTPPinger); ok {
-			return x.endpoint().identity == y.endpoint().identity
+			return pingurl.Same(x.endpoint().url, y.endpoint().url)
 		}
 	}
 	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
 }
 
 const (
-	// defaultTimeout is what Healthchecks.io advises for a ping.
-	defaultTimeout = 10 * time.Second
+	defaultTimeout = 10 * time.Second // which Healthchecks.io advises
 
-	maxRedirects  = 10        // how many are followed
-	maxBody       = 64 << 10  // an answer's bytes that are read
-	maxWords      = 64        // its first ones, that say whether the ping counted
-	maxHeader     = 64 << 10  // an answer's header bytes that are taken
-	maxRetryAfter = time.Hour // as far as a server may push back the next attempt
+	maxBody  = 64 << 10 // an answer's bytes that are read
+	maxWords = 64       // its first ones, that say whether the ping counted
 
-	userAgent   = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
-	placeholder = "{reason}" // in a URL's query and a body
+	maxRetryAfter        = time.Hour   // as far as a server may push back the next attempt
+	maxForeignRetryAfter = time.Minute // the same of one that the target has redirected to
+
+	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
-
-// Errors of a ping; test for them with [errors.Is].
-var (
-	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
-	// by a body that says that it did not count: Healthchecks.io answers
-	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
-	// words are in the error's text; others are not shown, since a server may repeat
-	// the ping's URL there.
-	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
-
-	// ErrNotSent is the error of a ping of which no byte has left: the host was not
-	// found or would not connect, the TLS handshake failed, or a proxy would not
-	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
-	// next one soon. Any Pinger may return it, wrapped.
-	ErrNotSent = errors.New("heartbeat: not sent")
-)
-
-// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
-type notAcceptedError struct{ words string }
-
-func (e *notAcceptedError) Error() string {
-	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
-}
-func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
-
-// A pingError is an error of a request. All that it wraps may be shown.
-type pingError struct {
-	cause   error
-	notSent bool
-}
-
-func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
-func (e *pingError) Unwrap() error        { return e.cause }
-func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
-
-// A StatusError is the error of a ping that was answered outside 2xx. Find it
-// with [errors.As], as a *StatusError. It holds nothing of the response's body,
-// since servers repeat the request's URL in their error pages.
-type StatusError struct {
-	Code       int           // the HTTP status, such as 404
-	RetryAfter time.Duration // what a 429 or 503 asked for, an hour at most; zero: nothing
-}
-
-func (e *StatusError) Error() string {
-	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
-	if status := http.StatusText(e.Code); status != "" {
-		text += " " + status
-	}
-	if e.RetryAfter > 0 {
-		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
-	}
-	return text
-}
-
-// classify says what became of an attempt whose error is err, which may be nil, and
-// gives the operator a hint, if there is one. An error is a pinger's code, which may
-// panic or call back.
-func classify(err error) (outcome schedule.Outcome, hint string) {
-	defer func() { _ = recover() }()
-	const unlikely = "unlikely to mend itself: check the ping URL, and the check it names at the service"
-	outcome.Sent = err == nil
-	outcome.NotSent = errors.Is(err, ErrNotSent)
-	var status *StatusError
-	if errors.As(err, &status) && status != nil {
-		switch status.Code {
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			outcome.RetryAfter = status.RetryAfter
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
-			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
-			hint = unlikely
-		}
-	} else if errors.Is(err, ErrNotAccepted) && strings.Contains(err.Error(), "not found") {
-		hint = unlikely
-	}
-	return outcome, hint
-}
-
-// publicText is the text of a pinger's error as strangers may see it: that of an
-// HTTPPinger's own as it is, of any other what package redact leaves of it.
-func publicText(err error) string {
-	switch e := err.(type) {
-	case nil:
-		return ""
-	case *StatusError:
-		if e != nil {
-			return e.Error()
-		}
-	case *notAcceptedError, *pingError:
-		return e.Error()
-	case interface{ Unwrap() []error }: // of several targets
-		var texts []string
-		for _, part := range e.Unwrap() {
-			texts = append(texts, publicText(part))
-		}
-		return strings.Join(texts, "; ")
-	}
-	for inner := err; inner != nil; inner = unwrap(inner) { // with a target's name around it
-		switch inner.(type) {
-		case *StatusError, *notAcceptedError, *pingError:
-			return publicText(inner)
-		}
-	}
-	return redact.Error(err, "", "").Error()
-}
-
-// unwrap is errors.Unwrap for foreign code, which may panic.
-func unwrap(err error) (inner error) {
-	defer func() { _ = recover() }()
-	return errors.Unwrap(err)
-}
 
 // HTTPOptions are the settings of an [HTTPPinger]. A nil *HTTPOptions, and the
-// zero value, mean all defaults. They hold credentials: fmt (but for
-// %p, which asks no method), log/slog and encoding/json print none of them.
+// zero value, mean all defaults.
+//
+// They hold credentials, so they print without their header, body and client: with
+// log/slog, with encoding/json, and with the verbs of package fmt other than %p and
+// %w. That holds for HTTPOptions, for a pointer to them, and for either of the two in
+// a named, exported field of a struct. It holds for nothing else. In an unexported
+// field package fmt asks no method, and prints all.
 type HTTPOptions struct {
 	// Client sends the requests. It is copied and never modified; what its
 	// CheckRedirect refuses is refused here too. It must not repeat a request by
-	// itself. net/http's transport is kept from that: the HTTP/1 connection on which
-	// it would repeat one is closed. No other connection is. nil: a client of the pinger's own, that honours the proxy
-	// environment variables and makes a connection for each ping, with HTTP/1.1.
+	// itself. If its transport is net/http's, the pinger prevents that by closing the
+	// HTTP/1 connection that a repetition would use. No other connection is closed.
+	// If Client is nil, the pinger has one of its own. That makes an HTTP/1.1
+	// connection for each ping and honours the proxy environment variables.
 	Client *http.Client
 
-	// Timeout bounds one ping: redirects and the body included. Zero: 10 seconds,
-	// which is what Healthchecks.io advises. A Monitor gives a ping no longer than
-	// until the next beat, and MinInterval at most. Negative: an error from
-	// NewHTTPPinger.
+	// Timeout bounds one ping, its redirects and the body of the answer included. If
+	// zero, it is 10 seconds, which is what Healthchecks.io advises. A Monitor gives
+	// a ping MinInterval at most. If negative, NewHTTPPinger returns an error.
 	Timeout time.Duration
 
-	// Method is the request's method. Empty: POST if there is a Body, else GET.
-	// HEAD works, but hides the body that tells an accepted ping from one that did
-	// not count.
+	// Method is the request's method. If empty, it is POST if there is a Body, and
+	// GET if not. HEAD works, but hides the body that tells an accepted ping from one
+	// that did not count.
 	Method string
 
 	// Header is sent with each ping, e.g. Authorization, and never to another
@@ -324,32 +223,33 @@ type HTTPOptions struct {
 	// Body is sent with each ping as text/plain in UTF-8, unless Header sets
 	// another Content-Type, and again to where a 307 or 308 leads. In it,
 	// "{reason}" stands for the text of the [Result] that the ping is about, and for
-	// nothing where it is about none. Empty: no body. With GET or HEAD as the
+	// nothing if it is about none. If empty, no body is sent. With GET or HEAD as the
 	// Method it is an error from NewHTTPPinger, since servers ignore it there.
 	Body string
 
 	// RedactURL shows only the URL's scheme and host in logs. A ping URL is a
-	// credential: set it where logs are read by people who must not have it.
+	// credential: set it if logs are read by people who must not have it.
 	RedactURL bool
 
-	// Name is shown in place of the URL in logs, errors and a TargetResult. Empty:
-	// the URL is, where it may be.
+	// Name is shown in place of the URL in logs, errors and a TargetResult. If empty,
+	// the URL is shown in logs, and its scheme and host in the others.
 	Name string
 }
 
-// shown is what may be printed of the options.
-func (o HTTPOptions) shown() string {
+// summary is what may be printed of the options.
+func (o HTTPOptions) summary() string {
 	return fmt.Sprintf("heartbeat.HTTPOptions{Name:%q Timeout:%v RedactURL:%v}", o.Name, o.Timeout, o.RedactURL)
 }
 
-// Format prints the options without their credentials, for all verbs of fmt.
-func (o HTTPOptions) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.shown()) }
+// Format prints the options without their credentials, for each verb with which
+// package fmt asks it: not for %p and %w.
+func (o HTTPOptions) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.summary()) }
 
 // LogValue is the same for log/slog.
-func (o HTTPOptions) LogValue() slog.Value { return slog.StringValue(o.shown()) }
+func (o HTTPOptions) LogValue() slog.Value { return slog.StringValue(o.summary()) }
 
 // MarshalJSON is the same for encoding/json.
-func (o HTTPOptions) MarshalJSON() ([]byte, error) { return json.Marshal(o.shown()) }
+func (o HTTPOptions) MarshalJSON() ([]byte, error) { return json.Marshal(o.summary()) }
 
 // An HTTPPinger is a [Pinger] that requests a URL. Create one with
 // [NewHTTPPinger]. It may be used from several goroutines at once.
@@ -359,35 +259,40 @@ type HTTPPinger struct {
 	endpoint func() *endpoint
 }
 
+// An endpoint is what an HTTPPinger requests.
 type endpoint struct {
-	client    *http.Client
-	ownClient bool
-	timeout   time.Duration
-	method    string
-	url       *url.URL
-	sent      http.Header // with each request
-	header    http.Header // the caller's, a part of it
-	body      string
-	origin    string // what errors show: scheme and host, or a name
-	shown     string // for logs
-	identity  string // equal for equal URLs
+	client        *oneshot.Client
+	reusesConn    bool // a caller's client may use the connection again
+	timeout       time.Duration
+	method        string
+	url           *url.URL
+	header        http.Header // of each request
+	body          string
+	hasReason     bool   // whether the query or the body does
+	name, logName string // of the URL in errors: scheme and host, or HTTPOptions.Name; and in logs
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
 // https URL with a host. A nil opts means all defaults. The error says what is
-// wrong with the URL or the options, and repeats neither.
+// wrong with the URL or the options, and repeats neither. It refuses a URL with a
+// fragment, and one that can only be a mistake, such as two URLs in one string or a
+// placeholder that was left in it.
 //
 // In the URL's query, and nowhere else in it, "{reason}" stands for the text of the
 // [Result] that the ping is about, escaped.
 //
-// A ping is one request (and one more for each redirect), on a connection of its
-// own unless a client is given. It is accepted by any 2xx status, whatever becomes of the body, unless the
-// body begins with "OK (": then it is [ErrNotAccepted]. Any other status is a
-// [*StatusError]. Redirects are followed, at most 10 of them and never from https
-// to http. An error that proves that no byte of the request left matches
-// [ErrNotSent]. No error has the URL in it, beyond its scheme and host, nor a
-// header: [errors.Is] finds what net/http said, and [errors.As] what of it may be
-// shown.
+// A ping is one request, and one more for each redirect, on a connection of its own
+// unless a client is given. It is accepted by any 2xx status, unless the body begins
+// with "OK (": then the error is [ErrNotAccepted]. So a page is accepted too, such as
+// the login page of a portal that the ping was redirected to. Any other status is a
+// [*StatusError].
+//
+// At most 10 redirects are followed, and none from https to http. On its way to
+// another host a request has no Header and no user and password of the URL.
+//
+// An error that proves that no byte of the request left matches [ErrNotSent]. No
+// error has the URL in it, beyond its scheme and host, nor a header. [errors.Is] finds
+// in it what net/http said, and [errors.As] what of that may be shown.
 func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	p, err := newHTTPPinger(rawURL, opts)
 	if err != nil {
@@ -401,47 +306,51 @@ func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	if opts == nil {
 		opts = &HTTPOptions{}
 	}
-	u, err := parsePingURL(rawURL)
+	u, err := pingurl.Parse(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	if opts.Timeout < 0 {
-		return nil, fmt.Errorf("ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
-	}
-	if err := checkHeader(opts.Header); err != nil {
-		return nil, err
-	}
-	method, err := methodOf(opts)
+	method, err := checkOptions(opts)
 	if err != nil {
 		return nil, err
 	}
 	e := &endpoint{
-		timeout: opts.Timeout, method: method, url: u, body: opts.Body,
-		header:   opts.Header.Clone(),
-		origin:   u.Scheme + "://" + u.Host,
-		shown:    u.Redacted(),
-		identity: strings.ToLower(u.Scheme+"://"+net.JoinHostPort(u.Hostname(), port(u))) + u.RequestURI() + u.User.String(),
-	}
-	if e.timeout == 0 {
-		e.timeout = defaultTimeout
+		reusesConn: opts.Client != nil, timeout: cmp.Or(opts.Timeout, defaultTimeout),
+		method: method, url: u, body: opts.Body,
+		hasReason: strings.Contains(u.RawQuery+opts.Body, pingurl.Reason),
+		name:      u.Scheme + "://" + u.Host, logName: u.Redacted(),
 	}
 	if opts.RedactURL {
-		e.shown = e.origin
+		e.logName = e.name
 	}
 	if opts.Name != "" {
-		e.shown, e.origin = opts.Name, opts.Name
+		e.logName, e.name = opts.Name, opts.Name
 	}
-	e.sent = e.ownHeader()
-	for name, values := range e.header {
-		e.sent[http.CanonicalHeaderKey(name)] = values
+	// Asking for an encoding keeps net/http from undoing one without a bound.
+	e.header = http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
+	if e.body != "" {
+		e.header.Set("Content-Type", "text/plain; charset=utf-8")
 	}
-	e.client = e.newClient(opts.Client)
+	e.client = oneshot.New(u, e.name, opts.Client, e.header.Clone())
+	for name, values := range opts.Header {
+		e.header[http.CanonicalHeaderKey(name)] = slices.Clone(values)
+	}
 	return &HTTPPinger{func() *endpoint { return e }}, nil
 }
 
-// methodOf returns the options' method in capital letters.
-func methodOf(opts *HTTPOptions) (string, error) {
-	method := strings.ToUpper(opts.Method)
+// checkOptions returns the options' method in capital letters, or what is wrong with
+// them.
+func checkOptions(opts *HTTPOptions) (method string, err error) {
+	if opts.Timeout < 0 {
+		return "", fmt.Errorf("ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
+	}
+	if err := pingurl.CheckHeader(opts.Header); err != nil {
+		return "", err
+	}
+	if err := pingurl.CheckBody(opts.Body); err != nil {
+		return "", err
+	}
+	method = strings.ToUpper(opts.Method)
 	switch {
 	case method == "" && opts.Body != "":
 		method = http.MethodPost
@@ -456,237 +365,18 @@ func methodOf(opts *HTTPOptions) (string, error) {
 	return method, nil
 }
 
-// ownHeader is what each request has, unless the caller's header says otherwise.
-// Asking for an encoding keeps net/http from undoing one without a bound.
-func (e *endpoint) ownHeader() http.Header {
-	h := http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
-	if e.body != "" {
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-	}
-	return h
-}
-
-// parsePingURL's errors say what is wrong in words of its own: those of net/url
-// quote the part they stumble over, which can be a password.
-func parsePingURL(rawURL string) (*url.URL, error) {
-	problem := func(text string) error {
-		return fmt.Errorf("ping URL %s; it must be absolute, such as https://hc-ping.com/your-uuid-here", text)
-	}
-	if rawURL == "" {
-		return nil, problem("is empty")
-	}
-	if strings.TrimSpace(rawURL) != rawURL {
-		return nil, problem("begins or ends with white space")
-	}
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		var escape url.EscapeError
-		if errors.As(err, &escape) {
-			return nil, problem("has a % that is not followed by two hexadecimal digits")
-		}
-		return nil, problem("cannot be parsed")
-	}
-	switch {
-	case u.Scheme == "":
-		return nil, problem("has no scheme (http or https)")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, problem("has a scheme other than http and https")
-	case u.Hostname() == "":
-		return nil, problem("has no host")
-	}
-	if strings.Contains(u.RawQuery, " ") { // one in the path is escaped
-		return nil, problem("has a space in its query; write it as %20")
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return nil, problem("has a port outside 1 to 65535")
-		}
-	}
-	return u, nil
-}
-
-// checkHeader finds what net/http would refuse at every ping, such as the line
-// end of a token that was read from a file.
-func checkHeader(header http.Header) error {
-	for name, values := range header {
-		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
-			return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-		}) {
-			return errors.New("a header's name is empty or has a character that it must not have, such as a colon or a space")
-		}
-		for _, value := range values {
-			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-				return fmt.Errorf("header %s has a line end or another control character in its value", name)
-			}
-		}
-	}
-	return nil
-}
-
-// newClient returns a copy of theirs, or a client of our own, that follows no
-// redirect that it must not.
-func (e *endpoint) newClient(theirs *http.Client) *http.Client {
-	client := http.Client{}
-	if theirs == nil {
-		e.ownClient = true
-		client.Transport = newTransport()
-	} else {
-		client = *theirs
-		client.Transport = oneRequest{client.Transport}
-	}
-	client.CheckRedirect = e.checkRedirect(client.CheckRedirect)
-	return &client
-}
-
-// newTransport returns a transport with a connection for each request, which ends
-// with the ping. Kept ones were rejected: pings are a minute apart and servers
-// close idle connections sooner; net/http repeats a request on one that broke; and
-// it prints what arrives on an idle one to the process's log. It has HTTP/1.1 only,
-// since HTTP/2 keeps and repeats by design.
-func newTransport() *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	dialer := new(net.Dialer)
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		Protocols:              protocols,
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeader,
-		// net/http goes on dialling and shaking hands after the request's end, with
-		// a ctx that only has the values of the request's.
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			if a, ok := ctx.Value(attemptKey{}).(*attempt); ok {
-				ctx = a.ctx
-			}
-			conn, err := dialer.DialContext(ctx, network, address)
-			if err == nil {
-				context.AfterFunc(ctx, func() { _ = conn.Close() })
-			}
-			return conn, err
-		},
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode != http.StatusOK {
-				return redact.ProxyStatus(resp.StatusCode) // net/http shows the words beside it
-			}
-			return nil
-		},
-	}
-}
-
-// oneRequest keeps net/http's transport from repeating a request on a new
-// connection, or in a new HTTP/2 stream, when the old one breaks, though the server
-// may have acted on it. A body that cannot be read again would do so too, but over
-// HTTP/2 it makes a GET with a body of it, and a POST without one chunked.
-type oneRequest struct{ next http.RoundTripper }
-
-var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
-
-func (t oneRequest) RoundTrip(req *http.Request) (*http.Response, error) {
-	next := t.next
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	var written, repeated atomic.Bool
-	ctx, cancel := context.WithCancel(req.Context())
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaders: func() { written.Store(true) },
-		GotConn: func(info httptrace.GotConnInfo) {
-			if !written.Load() {
-				return
-			}
-			repeated.Store(true)
-			cancel()
-			// An HTTP/2 connection looks at ctx before it writes, and others share it.
-			// An HTTP/1 connection does not, and is this request's alone.
-			if c, ok := info.Conn.(*tls.Conn); !ok || c.ConnectionState().NegotiatedProtocol != "h2" {
-				_ = info.Conn.Close()
-			}
-		},
-	})
-	resp, err := next.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		cancel()
-		if repeated.Load() {
-			err = errNoAnswer
-		}
-	}
-	return resp, err // the body is read with ctx, and Ping ends that
-}
-
-// checkRedirect returns a policy that keeps the ping URL, and the caller's
-// headers, from every host but the first.
-func (e *endpoint) checkRedirect(theirs func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
-	return func(req *http.Request, via []*http.Request) error {
-		if a, ok := req.Context().Value(attemptKey{}).(*attempt); ok {
-			a.connected.Store(true) // also with a transport that traces nothing
-		}
-		if len(via) > maxRedirects {
-			return errTooManyRedirects
-		}
-		if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-			return errInsecureRedirect
-		}
-		req.Header.Del("Referer") // net/http puts the URL it came from there
-		if !sameHost(e.url, req.URL) {
-			for name := range e.header {
-				req.Header.Del(name)
-			}
-			req.Host = ""
-			for name, values := range e.ownHeader() {
-				if name != "Content-Type" || req.Body != nil {
-					req.Header[name] = values
-				}
-			}
-		}
-		if theirs == nil {
-			return nil
-		}
-		err := theirs(req, via)
-		if err == nil || errors.Is(err, http.ErrUseLastResponse) {
-			return err
-		}
-		return &refusedRedirect{err}
-	}
-}
-
-var (
-	errTooManyRedirects = fmt.Errorf("stopped after %d redirects", maxRedirects)
-	errInsecureRedirect = errors.New("refused a redirect from https to http")
-)
-
-// A refusedRedirect is one that the caller's CheckRedirect refused.
-type refusedRedirect struct{ theirs error }
-
-func (*refusedRedirect) Error() string   { return "redirect refused by the client's CheckRedirect" }
-func (e *refusedRedirect) Unwrap() error { return e.theirs }
-
-// sameHost reports whether a redirect stays on the host, and on its port unless
-// it only leads from http to https.
-func sameHost(from, to *url.URL) bool {
-	upgrade := port(from) == "80" && port(to) == "443" && to.Scheme == "https"
-	return strings.EqualFold(from.Hostname(), to.Hostname()) && (port(from) == port(to) || upgrade)
-}
-
-func port(u *url.URL) string {
-	if port := u.Port(); port != "" {
-		return port
-	}
-	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
-}
-
 // String returns the name of the options, or the URL as logs may show it: without
 // a password in it; with RedactURL, its scheme and host only.
-func (p *HTTPPinger) String() string { return p.endpoint().shown }
+func (p *HTTPPinger) String() string { return p.endpoint().logName }
 
 // Format prints what String returns, for all verbs of package fmt. It is there for
 // an HTTPPinger that is no pointer too.
 func (p HTTPPinger) Format(f fmt.State, verb rune) {
-	shown := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
+	text := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
 	if p.endpoint != nil {
-		shown = p.endpoint().shown
+		text = p.endpoint().logName
 	}
-	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), shown)
+	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), text)
 }
 
 // Ping sends one heartbeat and blocks until it has been answered, ctx is done or
@@ -700,129 +390,70 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 			err = &pingError{cause: fmt.Errorf("HTTP client panicked with a %T (not shown)", v)}
 		}
 	}()
-	a := &attempt{began: time.Now()}
-	a.ctx = context.WithValue(ctx, attemptKey{}, a)
-	resp, err := e.client.Do(e.newRequest(a.trace()))
+	resp, notSent, err := e.client.Do(e.newRequest(ctx))
 	if err != nil {
-		return e.publicError(a, err)
+		return &pingError{err, notSent}
 	}
 	defer resp.Body.Close()
-	return e.judge(resp)
-}
-
-// An attempt knows how far a ping got. The transport's goroutines tell it.
-type attempt struct {
-	ctx                   context.Context // ends with the ping
-	began                 time.Time
-	connecting, connected atomic.Bool
-}
-
-type attemptKey struct{}
-
-// trace returns a ctx whose requests tell a whether a connection was asked for and
-// obtained.
-func (a *attempt) trace() context.Context {
-	return httptrace.WithClientTrace(a.ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { a.connecting.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { a.connected.Store(true) },
-	})
-}
-
-// neverLeft reports whether err proves that no byte of a request is out. net/http's
-// transport asks for a connection before it writes to one; of another, only an
-// error that stands for a failed dial proves as much.
-func (a *attempt) neverLeft(err error) bool {
-	return !a.connected.Load() && (a.connecting.Load() || isDialError(err))
-}
-
-func isDialError(err error) bool {
-	var (
-		op          *net.OpError
-		dns         *net.DNSError
-		certificate *tls.CertificateVerificationError
-		record      tls.RecordHeaderError
-	)
-	if errors.As(err, &op) {
-		return op.Op == "dial" || op.Op == "proxyconnect"
-	}
-	return errors.As(err, &dns) || errors.As(err, &certificate) || errors.As(err, &record)
+	return e.readAnswer(resp)
 }
 
 // newRequest returns the request of one ping, with the reason for it in its place.
 func (e *endpoint) newRequest(ctx context.Context) *http.Request {
-	reason := ""
-	if result, ok := ResultFromContext(ctx); ok {
-		reason = result.String()
+	u, body := *e.url, e.body
+	if e.hasReason {
+		reason := ""
+		if result, ok := ResultFromContext(ctx); ok {
+			reason = result.String()
+		}
+		u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
+		body = strings.ReplaceAll(body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
 	}
-	u := *e.url
-	u.RawQuery = strings.ReplaceAll(u.RawQuery, placeholder, url.QueryEscape(reason))
 	req := (&http.Request{
-		Method: e.method, URL: &u, Host: u.Host, Header: e.sent.Clone(),
+		Method: e.method, URL: &u, Host: u.Host, Header: e.header.Clone(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host // net/http takes it from here, not from the header
 	}
-	if e.body != "" {
-		body := strings.ReplaceAll(e.body, placeholder, strings.ToValidUTF8(reason, "\uFFFD"))
+	switch {
+	case body != "":
 		req.ContentLength = int64(len(body))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
 		req.Body, _ = req.GetBody()
-		if body == "" {
-			req.Body = http.NoBody
-		}
+	case e.body != "": // it is the reason, and there is none
+		req.GetBody = func() (io.ReadCloser, error) { return http.NoBody, nil }
+		req.Body = http.NoBody
 	}
 	return req
 }
 
-// publicError says of an http.Client's error what may be shown.
-func (e *endpoint) publicError(a *attempt, err error) error {
-	notSent := a.neverLeft(err)
-	if ended := a.ctx.Err(); ended != nil {
-		err = ended // the transport may say instead that its connection was closed, by that
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		waitedFor := "no answer"
-		if notSent {
-			waitedFor = "no connection"
-		}
-		return &pingError{fmt.Errorf("%s within %v: %w", waitedFor, a.waited(e.timeout), context.DeadlineExceeded), notSent}
-	}
-	address := ""
-	if net.ParseIP(e.url.Hostname()) != nil {
-		address = net.JoinHostPort(e.url.Hostname(), port(e.url))
-	}
-	op := e.method[:1] + strings.ToLower(e.method[1:])
-	return &pingError{&url.Error{Op: op, URL: e.origin, Err: redact.Error(err, e.url.Hostname(), address)}, notSent}
-}
-
-// waited is how long the attempt was given before it was over.
-func (a *attempt) waited(timeout time.Duration) time.Duration {
-	return min(timeout, time.Since(a.began).Round(10*time.Millisecond))
-}
-
-// judge says what an answer means.
-func (e *endpoint) judge(resp *http.Response) error {
-	body := &io.LimitedReader{R: resp.Body, N: maxBody}
+// readAnswer says what an answer means.
+func (e *endpoint) readAnswer(resp *http.Response) error {
+	limited := &io.LimitedReader{R: resp.Body, N: maxBody}
 	// A body that is read to its end leaves a caller's connection reusable. That of
 	// a 101 is the connection, with no deadline.
-	if !e.ownClient && resp.StatusCode != http.StatusSwitchingProtocols {
-		defer func() { _, _ = io.Copy(io.Discard, body) }()
+	if e.reusesConn && resp.StatusCode != http.StatusSwitchingProtocols {
+		defer func() { _, _ = io.Copy(io.Discard, limited) }()
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return &StatusError{Code: resp.StatusCode, RetryAfter: parseRetryAfter(resp)}
+		bound := maxRetryAfter
+		if oneshot.Authority(resp.Request.URL) != oneshot.Authority(e.url) {
+			bound = maxForeignRetryAfter
+		}
+		return &StatusError{Code: resp.StatusCode, RetryAfter: min(parseRetryAfter(resp), bound)}
 	}
 	// The status line proves the arrival. Only what came of the body can deny it,
 	// and not that the rest did not come.
-	said := bufio.NewReaderSize(plain(resp, body), maxWords)
+	body := bufio.NewReaderSize(decoded(resp, limited), maxWords)
 	const denial = "OK ("
 	for n := range denial {
-		if got, err := said.Peek(n + 1); err != nil || string(got) != denial[:n+1] {
+		if got, err := body.Peek(n + 1); err != nil || string(got) != denial[:n+1] {
 			return nil
 		}
 	}
 	for n := len(denial); n < maxWords; n++ {
-		words, err := said.Peek(n + 1)
+		words, err := body.Peek(n + 1)
 		if err != nil {
 			break
 		}
@@ -847,9 +478,9 @@ func knownWords(said string) string {
 	return "…"
 }
 
-// plain is the body, unpacked if it is packed though nobody asked for that. What is
+// decoded is the body, unpacked if it is packed though nobody asked for that. What is
 // packed is bounded too, so no answer unpacks for long.
-func plain(resp *http.Response, body io.Reader) io.Reader {
+func decoded(resp *http.Response, body io.Reader) io.Reader {
 	switch strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))) {
 	case "gzip", "x-gzip":
 		packed := bufio.NewReader(body)
@@ -886,4 +517,83 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 		now = time.Now()
 	}
 	return max(0, min(until.Sub(now), maxRetryAfter))
+}
+
+// Errors of a ping; test for them with [errors.Is].
+var (
+	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
+	// by a body that says that it did not count: Healthchecks.io answers
+	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
+	// words are in the error's text; others are not shown, since a server may repeat
+	// the ping's URL there.
+	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
+
+	// ErrNotSent is the error of a ping of which no byte has left: the host was not
+	// found or refused the connection, the TLS handshake failed, or a proxy refused to
+	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
+	// next one soon. Any Pinger may return it, wrapped.
+	ErrNotSent = errors.New("heartbeat: not sent")
+)
+
+// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
+type notAcceptedError struct{ words string }
+
+func (e *notAcceptedError) Error() string {
+	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
+}
+func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
+
+// A pingError is an error of a request. All that it wraps may be shown.
+type pingError struct {
+	cause   error
+	notSent bool
+}
+
+func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
+func (e *pingError) Unwrap() error        { return e.cause }
+func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
+
+// A StatusError is the error of a ping that was answered outside 2xx. Find it
+// with [errors.As], as a *StatusError. It holds nothing of the response's body,
+// since servers repeat the request's URL in their error pages.
+type StatusError struct {
+	Code       int           // the HTTP status, such as 404
+	RetryAfter time.Duration // what a 429 or 503 asked for: at most an hour, and at most a minute if a redirect led to another host; zero: nothing
+}
+
+// Error returns a text without a part of the ping URL, and "<nil>" if e is nil.
+func (e *StatusError) Error() string {
+	if e == nil {
+		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded
+	}
+	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
+	if status := http.StatusText(e.Code); status != "" {
+		text += " " + status
+	}
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
+	}
+	return text
+}
+
+// notSelfMending is the hint for an error that the next try will hardly mend.
+const notSelfMending = "trying again will probably not help: check the ping URL, and whether its check still exists at the service"
+
+// classify says what err, which may be nil, means to the schedule, with a hint for
+// the operator if there is one. An error is a pinger's code: it may panic, wrap
+// itself, or call back.
+func classify(err error) (outcome schedule.Outcome, hint string) {
+	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent)}
+	if status, ok := redact.As[*StatusError](err); ok && status != nil {
+		switch status.Code {
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			outcome.RetryAfter = status.RetryAfter
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
+			hint = notSelfMending
+		}
+	} else if redact.Is(err, ErrNotAccepted) && strings.Contains(textOf(err), "not found") {
+		hint = notSelfMending
+	}
+	return outcome, hint
 }

@@ -1,15 +1,26 @@
 package heartbeat_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/stretchr/testify/require"
@@ -139,11 +150,52 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		{"https://host/s3cr\x7f3t", "cannot be parsed"},
 		{"https://[::1/s3cr3t", "cannot be parsed"},
 		{"https://host/s3cr3t?m=all good", "has a space in its query; write it as %20"},
+		{"https://host/s3cr3t?msg=db#1&status=down", hasFragment},
+		{"https://host/s3cr3t#", hasFragment},
+		{"https://https://host/s3cr3t", hasSecondURL},
+		{"https://http://host/s3cr3t", hasSecondURL},
+		{"https://https//host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3thttps://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t,https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t HTTPS://host/s3cr3t", hasSecondURL},
+		{"https://host/https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1https://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1,HTTP://host/s3cr3t", hasSecondURL},
+		{"https://host/s3cr3t?s=1&https://host/s3cr3t", hasSecondURL},
+		{"https://host/${UUID}s3cr3t", hasPlaceholder},
+		{"https://${HOST}/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?token=${TOKEN}", hasPlaceholder},
+		{"https://host/<your-uuid>s3cr3t", hasPlaceholder},
+		{"https://<host>/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?token=<token>", hasPlaceholder},
+		{"https://host/{uuid}/s3cr3t", hasPlaceholder},
+		{"https://host/{{ .UUID }}/s3cr3t", hasPlaceholder},
+		{"https://host/s3cr3t?m={resaon}", hasPlaceholder},
+		{"https://host/{reason}/s3cr3t", hasMisplaced},
+		{"https://host/s3cr3t/%7Breason%7D", hasMisplaced},
+		{"https://me:{reason}@host/s3cr3t", hasMisplaced},
+		{"https://{reason}.host/s3cr3t?m={reason}", hasMisplaced},
+		{"https://host/s3cr3t?m={Reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={ reason }", hasMisspelt},
+		{"https://host/s3cr3t?m={%20reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={reasons}", hasMisspelt},
+		{"https://host/s3cr3t?m={{reason}}", hasMisspelt},
+		{"https://host/s3cr3t?m=${reason}", hasMisspelt},
+		{"https://host/s3cr3t?m=$reason", hasMisspelt},
+		{"https://host/s3cr3t?m=%7Breason%7D", hasMisspelt},
+		{"https://host/s3cr3t?m={reason", hasMisspelt},
+		{"https://host/s3cr3t?m=reason}", hasMisspelt},
+		{"https://host/s3cr3t?m={reason}&n={REASON}", hasMisspelt},
+		{"http://::1/s3cr3t", hasColons},
+		{"http://::1:8000/s3cr3t", hasColons},
+		{"http://fe80::1%25eth0/s3cr3t", hasColons},
+		{"http://me:hunter22@2001:db8::1?s3cr3t", hasColons},
+		{"http://host:80:90/s3cr3t", hasColons},
 	} {
 		p, err := heartbeat.NewHTTPPinger(row.url, nil)
 		require.Nil(t, p, row.url)
 		require.EqualError(t, err, urlProblem(row.want), row.url)
-		require.Contains(t, urlProblems, row.want)
+		require.Contains(t, append(urlProblems, urlMistakes...), row.want)
 		requireNone(t, errorTexts(err), "s3cr3t")
 		requireNone(t, errorTexts(err), "hunter22")
 	}
@@ -152,6 +204,10 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		want string
 	}{
 		{heartbeat.HTTPOptions{Timeout: -1}, "heartbeat: ping timeout is negative (-1ns); use a positive one, or zero for 10s"},
+		{heartbeat.HTTPOptions{Body: "down: { Reason }"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Body: "{{reason}}"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Body: "${reason}"}, "heartbeat: ping body has {reason} misspelt; write it in small letters, without spaces or further braces"},
+		{heartbeat.HTTPOptions{Header: http.Header{"X-Why": {"down: {reason}"}}}, "heartbeat: header X-Why has {reason} in its value, where nothing takes its place; use the URL's query or the body"},
 		{heartbeat.HTTPOptions{Method: "GET /"}, `heartbeat: ping method "GET /" is not an HTTP method; use GET or POST`},
 		{heartbeat.HTTPOptions{Method: "GÉT"}, `heartbeat: ping method "GÉT" is not an HTTP method; use GET or POST`},
 		{heartbeat.HTTPOptions{Header: http.Header{"": {"x"}}}, badHeaderName},
@@ -170,11 +226,22 @@ func TestNewHTTPPingerErrors(t *testing.T) {
 		requireNone(t, errorTexts(err), "hunter22")
 	}
 	for _, good := range []string{
-		"http://host", "HTTP://HOST/", "https://host:/x", "https://host:65535/", "https://host:1", "http://[::1]:8080/x", "http://[fe80::1%25eth0]/", "https://host/a b?x=%20#y",
-		"https://user@host/", "https://host/%41%zz"[:16] + "%41", "http://host?x",
+		"http://host", "HTTP://HOST/", "https://host:/x", "https://host:65535/", "https://host:1", "http://[::1]:8080/x", "http://[fe80::1%25eth0]/", "https://host/a b?x=%20%23y",
+		"https://user@host/", "https://host/%41%zz"[:16] + "%41", "http://host?x", "https://https/x", "https://host/x//y", "https://host/a:b:c",
+		// A URL in the query is a part of the first, escaped or not.
+		"https://relay.example/hook?url=https://hc-ping.com/" + uuid, "https://relay.example/hook?a=1&url=https%3A%2F%2Fhc-ping.com%2F" + uuid,
+		"https://relay.example/?https://hc-ping.com/" + uuid, "https://relay.example/https%3A%2F%2Fhc-ping.com%2F" + uuid,
+		"https://kuma.example/api/push/T?status=down&msg=see+https://wiki.example/runbook", "https://kuma.example/api/push/T?msg=see%20https://wiki.example/runbook",
+		// Braces and signs that stand for nothing.
+		`https://host/x?q={"a":{"b":1}}`, "https://host/{6f7d4c1e-91c2-4c3a-9f0e-2a52d3a4b1c0}", "https://host/{D41D8CD98F00}", "https://host/x?$filter=a&price=5$", "https://host/x?a<b",
+		"https://host/reason/x?reason=y&the-reason={reason}", "https://host/x?a={reason}{reason}", "https://host/x?f[reason]=y", "https://host/x?m=%7Ba%7D",
 	} {
 		_, err := heartbeat.NewHTTPPinger(good, nil)
 		require.NoError(t, err, good)
+	}
+	for _, body := range []string{"{reason}", `{"text": "{reason}"}`, `{"reason":{"text":"{reason}"}}`, "<reason>{reason}</reason>", "no reason", "{\n  reason: {reason}\n}", "$5"} {
+		_, err := heartbeat.NewHTTPPinger("http://host", &heartbeat.HTTPOptions{Body: body})
+		require.NoError(t, err, body)
 	}
 	for _, name := range []string{"X-Api-Key", "x", "!#$%&'*+-.^_`|~09"} {
 		_, err := heartbeat.NewHTTPPinger("http://host", &heartbeat.HTTPOptions{Header: http.Header{name: {"a\tb é"}}})
@@ -194,30 +261,200 @@ func TestHeaderNameWithSpace(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// P6: what a pinger returns is its code too, and may panic or ask the Monitor.
+// P5, P6: what a pinger returns is its code too. It may panic, wrap itself, ask the
+// Monitor, or be a nil pointer: no method of the library ends for that, or does not
+// end.
 func TestPingerErrorMisbehaves(t *testing.T) {
+	t.Parallel()
 	var m *heartbeat.Monitor
+	boom := func() { panic("boom") }
 	for name, result := range map[string]error{
-		"nil StatusError": (*heartbeat.StatusError)(nil),
-		"panics":          badError{func() { panic("boom") }},
-		"re-entrant":      badError{func() { m.Status() }},
+		"nil StatusError":         (*heartbeat.StatusError)(nil),
+		"nil ConfigError":         (*heartbeat.ConfigError)(nil),
+		"nil net.OpError":         (*net.OpError)(nil),
+		"nil url.Error":           (*url.Error)(nil),
+		"nil net.DNSError":        (*net.DNSError)(nil),
+		"nil tls error":           (*tls.CertificateVerificationError)(nil),
+		"nil os.PathError":        (*os.PathError)(nil),
+		"wrapped nil":             fmt.Errorf("wrapped: %w", (*heartbeat.StatusError)(nil)),
+		"joined nil":              errors.Join((*heartbeat.StatusError)(nil), (*net.OpError)(nil)),
+		"panics in As":            badError{as: boom},
+		"panics in Is":            badError{is: boom},
+		"panics in Error":         badError{text: boom},
+		"panics in Unwrap":        badError{unwrap: func() []error { panic("boom") }},
+		"re-entrant":              badError{as: func() { m.Status() }},
+		"wraps itself":            &selfWrapper{},
+		"joins itself twice":      &selfJoiner{},
+		"joined, wrapping itself": errors.Join(&selfWrapper{}, errors.New("x")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			var err error
-			m, err = heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { return result }),
-				[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
-			require.NoError(t, err)
-			require.Equal(t, heartbeat.Failed, m.Beat(t.Context()).Outcome)
-			require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+			var results []heartbeat.Result
+			lone := heartbeat.PingerFunc(func(context.Context) error { return result })
+			for _, pinger := range []heartbeat.Pinger{lone, heartbeat.MultiPinger(lone, sent)} {
+				var err error
+				m, err = heartbeat.New(pinger, fresh(), &heartbeat.Options{Logger: quiet})
+				require.NoError(t, err)
+				results = append(results, m.Beat(t.Context()))
+				answer := httptest.NewRecorder()
+				m.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+				require.Contains(t, answer.Body.String(), `"error":`)
+				require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+			}
+			for _, r := range results {
+				require.Equal(t, heartbeat.Failed, r.Outcome)
+				require.Contains(t, r.String(), "heartbeat failed: ")
+				text, err := json.Marshal(r)
+				require.NoError(t, err)
+				require.Contains(t, string(text), `"error":`)
+				for _, v := range []any{r, &r} {
+					require.NotEmpty(t, printed(v))
+				}
+			}
 		})
 	}
+	require.EqualError(t, (*heartbeat.StatusError)(nil), "<nil>")
+	require.EqualError(t, (*heartbeat.ConfigError)(nil), "<nil>")
+	require.NoError(t, (*heartbeat.ConfigError)(nil).Unwrap())
+	require.EqualError(t, &heartbeat.ConfigError{Key: "heartbeat-url"}, "heartbeat: heartbeat-url: <nil>")
 }
 
-type badError struct{ do func() }
+// A badError calls back from its methods.
+type badError struct {
+	text, is, as func()
+	unwrap       func() []error
+}
 
-func (e badError) Error() string { return "bad" }
+func (e badError) Error() string {
+	if e.text != nil {
+		e.text()
+	}
+	return "bad"
+}
 
-func (e badError) As(any) bool { e.do(); return false }
+func (e badError) Is(error) bool {
+	if e.is != nil {
+		e.is()
+	}
+	return false
+}
+
+func (e badError) As(any) bool {
+	if e.as != nil {
+		e.as()
+	}
+	return false
+}
+
+func (e badError) Unwrap() []error {
+	if e.unwrap != nil {
+		return e.unwrap()
+	}
+	return nil
+}
+
+type selfWrapper struct{}
+
+func (*selfWrapper) Error() string { return "self" }
+
+func (e *selfWrapper) Unwrap() error { return e }
+
+type selfJoiner struct{}
+
+func (*selfJoiner) Error() string { return "self" }
+
+func (e *selfJoiner) Unwrap() []error { return []error{e, e} }
+
+// P5: a name that a pinger gives itself is shown in errors and on the health page only
+// if it could not be a URL. HTTPOptions.Name is shown as it is.
+func TestP5_NamesOfTargets(t *testing.T) {
+	t.Parallel()
+	broken := func(context.Context) error { return errors.New("broken") }
+	for name, want := range map[string]string{
+		"chat":                           "chat",
+		"chat of the office: #ops":       "chat of the office: #ops",
+		"hc-ping.com/s3cr3t":             "target 1",
+		"ping of hc-ping.com/s3cr3t":     "target 1",
+		"hc-ping.com?s3cr3t":             "target 1",
+		"s3cr3t@hc-ping.com":             "target 1",
+		"telegram:s3cr3t":                "target 1",
+		"%2Fs3cr3t":                      "target 1",
+		`hc-ping.com\s3cr3t`:             "target 1",
+		"//hc-ping.com/s3cr3t":           "://hc-ping.com",
+		"https://hc-ping.com/s3cr3t":     "https://hc-ping.com",
+		"x (https://hc-ping.com/s3cr3t)": "target 1",
+		"":                               "target 1",
+	} {
+		m, err := heartbeat.New(heartbeat.MultiPinger(namedPing{name, broken}, sent), fresh(), &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		result := m.Beat(t.Context())
+		require.Equal(t, want, result.Targets[0].Name, name)
+		require.EqualError(t, result.Err, want+": broken")
+		answer := httptest.NewRecorder()
+		m.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		require.NotContains(t, answer.Body.String(), "s3cr3t")
+	}
+	named := newPinger(t, "http://server.example/s3cr3t", &heartbeat.HTTPOptions{Name: "ops/main", Client: &http.Client{Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused() })}})
+	m, err := heartbeat.New(heartbeat.MultiPinger(named, sent), fresh(), &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	require.Equal(t, "ops/main", m.Beat(t.Context()).Targets[0].Name)
+}
+
+// P4: two spellings of one check are one. New and Config say so of the same ones, and
+// Config names the key.
+func TestP4_TwoSpellingsOfOneCheck(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		a, b string
+		same bool
+	}{
+		{"https://host.example/x", "https://host.example/x/", true},
+		{"https://host.example/x", "http://host.example/x", true},
+		{"https://host.example/x", "https://host.example./x", true},
+		{"https://host.example/x", "https://HOST.example/x", true},
+		{"https://host.example/x", "https://host.example:443/x", true},
+		{"https://host.example/x", "http://host.example:80/x", true},
+		{"https://host.example/x", "https://host.example/x?", true},
+		{"https://host.example/x", "https://host.example:/x", true},
+		{"https://host.example", "https://host.example/", true},
+		{"https://host.example/x", "https://host.example/%78", true},
+		{"https://me:pass@host.example/x", "https://host.example/x", true},
+		{"https://bücher.example/x", "https://xn--bcher-kva.example/x", true},
+		{"http://[::1]/x", "http://[0:0::1]/x", true},
+		{"https://host.example/x", "https://host.example/X", false},
+		{"https://host.example/x", "https://host.example/x/fail", false},
+		{"https://host.example/x", "https://host.example/x?a", false},
+		{"https://host.example/x?s=1", "https://host.example/x?s=0", false},
+		{"https://host.example/x", "https://host.example:8443/x", false},
+		{"https://host.example/x", "https://other.example/x", false},
+		{"https://k.example/x", "https://\u212a.example/x", false}, // the Kelvin sign
+	} {
+		pa, pb := newPinger(t, row.a, nil), newPinger(t, row.b, nil)
+		_, err := heartbeat.New(pa, nil, &heartbeat.Options{FailPinger: pb})
+		for _, config := range []struct {
+			heartbeat.Config
+			key string
+		}{
+			{heartbeat.Config{URL: row.a, FailURL: row.b}, "heartbeat-fail-url"},
+			{heartbeat.Config{URL: row.b, URLs: []string{"https://else.example", row.a}}, "heartbeat-urls[1]"},
+		} {
+			_, newErr := config.NewMonitor(nil, &heartbeat.Options{Logger: quiet})
+			validErr := config.Validate()
+			if !row.same {
+				require.NoError(t, err, row)
+				require.NoError(t, validErr, row)
+				require.NoError(t, newErr, row)
+				continue
+			}
+			require.ErrorContains(t, err, "FailPinger pings what the pinger pings", row)
+			require.EqualError(t, validErr, "heartbeat: "+config.key+": the same URL as heartbeat-url; leave one of them out", row)
+			require.Equal(t, validErr, newErr)
+		}
+	}
+	err := heartbeat.Config{URL: "https://host/x", FailURL: "host/y", FailBody: "{Reason}"}.Validate()
+	require.ErrorContains(t, err, "heartbeat-fail-url: ping URL has no scheme")
+	err = heartbeat.Config{URL: "https://host/x", FailURL: "https://host/y", FailBody: "{Reason}"}.Validate()
+	require.EqualError(t, err, "heartbeat: heartbeat-fail-body: ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
+}
 
 // P5: a pinger that wraps an HTTPPinger shows its URL in the log, and in no error.
 func TestWrappedPingerInErrors(t *testing.T) {
@@ -228,4 +465,211 @@ func TestWrappedPingerInErrors(t *testing.T) {
 		[]heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
 	require.NoError(t, err)
 	require.EqualError(t, m.Beat(t.Context()).Err, "http://server.example: heartbeat: server answered 500 Internal Server Error")
+}
+
+// urlProblems are all that NewHTTPPinger can say of a URL (P4). None has a part
+// that changes, so none can repeat a password or a path.
+var urlProblems = []string{
+	"is empty",
+	"begins or ends with white space",
+	"has a space in its query; write it as %20",
+	"has a % that is not followed by two hexadecimal digits",
+	"cannot be parsed",
+	"has no scheme (http or https)",
+	"has a scheme other than http and https",
+	"has no host",
+	"has a port outside 1 to 65535",
+}
+
+const (
+	hasFragment    = "has a #, and what follows that is never sent; write it as %23"
+	hasSecondURL   = "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
+	hasMisplaced   = "has {reason} outside its query, where nothing takes its place"
+	hasMisspelt    = "has {reason} misspelt; write it in small letters, without spaces and not escaped"
+	hasPlaceholder = "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
+	hasColons      = "has a host with several colons; write an IPv6 address in brackets, as in http://[::1]:8000"
+)
+
+// urlMistakes say by themselves what would be right.
+var urlMistakes = []string{hasFragment, hasSecondURL, hasMisplaced, hasMisspelt, hasPlaceholder, hasColons}
+
+func urlProblem(text string) string {
+	if slices.Contains(urlMistakes, text) {
+		return "heartbeat: ping URL " + text
+	}
+	return "heartbeat: ping URL " + text + "; it must be absolute, such as https://hc-ping.com/your-uuid-here"
+}
+
+// FuzzNewHTTPPingerURL: whatever the URL, NewHTTPPinger does not panic; its error
+// is one of the fixed texts (P4); with RedactURL only scheme and host are shown;
+// and an error of the transport that quotes the URL comes out without it (P5).
+func FuzzNewHTTPPingerURL(f *testing.F) {
+	for _, seed := range []string{
+		"", " ", "https://hc-ping.com/abc123", "http://user:hunter22@host.example/path?token=s3cr3t#frag",
+		"hc-ping.com/abc123", "ftp://host/abc123", "https://", "https:///abc123", "http://host:0/", "http://host:99999/",
+		"http://host:port/", "http://user:pa%zzss@host/", "http://host/%zz", "http://host/\x00abc", "http://[::1]:80/abc123",
+		"http://[::1/abc123", "http:abc123", "http://hc:8000/ping/abchc123", "http://a/banana", "http://host/a%2Fbcdef?x=%31234",
+		"http://host/?a=b c", "https://ho st/abc123", "HTTP://HOST:/ABC123", "http://host/?token=s3;cr3t", "http://ünïcødé/pässwörd",
+		"http://host/quo\"ted", "http://hc:8000/ping/abchc123", "http://h\"st/quoted", "http://host/?1\xff",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		if _, err := heartbeat.NewHTTPPinger(raw, nil); err != nil {
+			problem, _ := strings.CutPrefix(err.Error(), "heartbeat: ping URL ")
+			problem, _, _ = strings.Cut(problem, "; it must be absolute")
+			require.Equal(t, urlProblem(problem), err.Error())
+			require.Contains(t, append(urlProblems, urlMistakes...), problem)
+			return
+		}
+		pinger, err := heartbeat.NewHTTPPinger(raw, &heartbeat.HTTPOptions{
+			RedactURL: true,
+			Client: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				return nil, fmt.Errorf("cannot get %s, that is %s", req.URL, req.URL.Path)
+			})},
+		})
+		require.NoError(t, err)
+		u, err := url.Parse(raw)
+		require.NoError(t, err)
+		origin := u.Scheme + "://" + u.Host
+		require.Equal(t, origin, pinger.String())
+
+		text := pinger.Ping(t.Context()).Error()
+		prefix := "heartbeat: ping: " + (&url.Error{Op: "Get", URL: origin, Err: errors.New("")}).Error()
+		require.True(t, strings.HasPrefix(text, prefix), text)
+		text = strings.ToLower(text[len(prefix):])
+		require.Equal(t, "unknown error (its text is withheld, since it may repeat the ping url)", text)
+	})
+}
+
+// FuzzResponse: whatever bytes a server answers with, a ping does not panic, no
+// error at any level repeats the URL's credential (P5), and what it makes of the
+// answer agrees with a small model (P1).
+func FuzzResponse(f *testing.F) {
+	const secret = "s3cr3t-t0ken"
+	for _, seed := range []string{
+		"", "\r\n", "HTTP/1.1 200 OK\r\n\r\nOK", "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nOK (not found)",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nPing-Body-Limit: 10000\r\n\r\nOK",
+		"HTTP/1.0 202 Accepted\r\n\r\nGot it, thanks!", "HTTP/1.1 204 No Content\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nOK (\r\nc\r\nrate-limited)\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nOK", "HTTP/1.1 404 Not Found\r\n\r\nno /ping/" + secret,
+		"HTTP/1.1 302 Found\r\nLocation: /ping/" + secret + "\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: http://[/" + secret + "\r\n\r\n",
+		"HTTP/1.1 302 Found\r\nLocation: " + secret + "://x/\r\n\r\n", "HTTP/1.1 302 Found\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n/ping/" + secret + "\r\n\r\n", "HTTP/1.1 /ping/" + secret + " OK\r\n\r\n", "/ping/" + secret + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: /ping/" + secret + "\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + secret + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: " + secret + "\r\n\r\n", "HTTP/1.1 200 OK\r\nX: " + secret,
+		"HTTP/1.1 200 OK\r\n\r\nOK (" + secret + ")", "HTTP/1.1 200 OK\r\n\r\nOK (" + strings.Repeat(".", 50) + secret + ")",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + secret, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: " + secret + ": \r\n\r\n",
+		"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 Oops\r\n\r\n", "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhi",
+		"HTTP/1.1 429 Slow\r\nRetry-After: 30\r\n\r\n", "HTTP/1.1 000 x\r\n\r\n", "HTTP/1.1 999 x\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			go func() {
+				defer server.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(server)); err == nil {
+					_, _ = server.Write(answer)
+				}
+			}()
+			return client, nil
+		}}
+		defer transport.CloseIdleConnections()
+		pinger, err := heartbeat.NewHTTPPinger("http://server.example/ping/"+secret, &heartbeat.HTTPOptions{
+			Client: &http.Client{Transport: transport},
+		})
+		require.NoError(t, err)
+		err = pinger.Ping(t.Context())
+		for _, text := range errorTexts(err) {
+			require.NotContains(t, text, secret)
+		}
+
+		model := bufio.NewReader(bytes.NewReader(answer))
+		resp, modelErr := http.ReadResponse(model, nil)
+		for n := 0; modelErr == nil && resp.StatusCode/100 == 1 && resp.StatusCode != 101 && n < 5; n++ {
+			resp, modelErr = http.ReadResponse(model, nil)
+		}
+		switch {
+		case modelErr != nil:
+			require.Error(t, err)
+		case resp.StatusCode/100 == 3 && resp.Header.Get("Location") != "", resp.StatusCode == 100:
+			require.Error(t, err) // where it leads answers the same
+		case resp.StatusCode/100 != 2:
+			status, ok := errorAs[*heartbeat.StatusError](err)
+			if resp.StatusCode/100 == 1 && !ok { // one informational answer too many
+				require.Error(t, err)
+				break
+			}
+			require.True(t, ok, "%v", err)
+			require.Equal(t, resp.StatusCode, status.Code)
+		default:
+			body, bodyErr := io.ReadAll(io.LimitReader(resp.Body, 64))
+			switch {
+			case bytes.HasPrefix(body, []byte("OK (")):
+				require.ErrorIs(t, err, heartbeat.ErrNotAccepted)
+			case bodyErr != nil && strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip"):
+			default: // also where the body breaks: the ping has arrived
+				require.NoError(t, err)
+			}
+		}
+	})
+}
+
+// FuzzRetryAfter: whatever the server asks for, RetryAfter is 0 to 1 hour (S6),
+// and agrees with a small model.
+func FuzzRetryAfter(f *testing.F) {
+	const date = "Tue, 24 Nov 2026 08:00:00 GMT"
+	for _, seed := range []struct {
+		code        int
+		after, date string
+	}{
+		{429, "30", ""}, {503, "3600", ""}, {503, "3601", ""}, {429, "99999999999999999999999", ""}, {429, "-1", ""}, {429, "+1", ""},
+		{429, " 7 ", ""}, {429, "1.5", ""}, {429, "", ""}, {429, "soon", ""}, {200, "30", ""}, {500, "30", ""}, {404, "30", ""},
+		{429, "Tue, 24 Nov 2026 08:05:00 GMT", date}, {503, "Tue, 24 Nov 2026 07:05:00 GMT", date}, {503, "Tue, 24 Nov 2026 12:05:00 GMT", date},
+		{503, "Tuesday, 24-Nov-26 08:05:00 GMT", "Tue Nov 24 08:00:00 2026"}, {503, "Fri, 31 Dec 9999 23:59:59 GMT", ""},
+		{503, "Mon, 01 Jan 0001 00:00:00 GMT", date}, {429, "1e3", date}, {429, "0x10", date}, {429, "18700000000000000000A", "0"}, {429, "1_0", date},
+	} {
+		f.Add(seed.code, seed.after, seed.date)
+	}
+	f.Fuzz(func(t *testing.T, code int, after, date string) {
+		pinger, err := heartbeat.NewHTTPPinger("http://server.example/ping", &heartbeat.HTTPOptions{
+			Client: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				return answerWith(req, code, http.Header{"Retry-After": {after}, "Date": {date}}, ""), nil
+			})},
+		})
+		require.NoError(t, err)
+		before := time.Now()
+		err = pinger.Ping(t.Context())
+		if code/100 == 2 {
+			require.NoError(t, err)
+			return
+		}
+		status, ok := errorAs[*heartbeat.StatusError](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, code, status.Code)
+		require.GreaterOrEqual(t, status.RetryAfter, time.Duration(0))
+		require.LessOrEqual(t, status.RetryAfter, time.Hour)
+
+		low, high := time.Duration(0), time.Duration(0)
+		after = strings.TrimSpace(after)
+		if code != 429 && code != 503 {
+			require.Zero(t, status.RetryAfter)
+		} else if after != "" && strings.Trim(after, "0123456789") == "" {
+			low = time.Hour
+			if n, err := strconv.Atoi(after); err == nil && n < 3600 {
+				low = time.Duration(n) * time.Second
+			}
+			high = low
+		} else if until, err := http.ParseTime(after); err == nil {
+			now, err := http.ParseTime(date)
+			low, high = until.Sub(now), until.Sub(now)
+			if err != nil {
+				low, high = time.Until(until), until.Sub(before)
+			}
+		}
+		require.GreaterOrEqual(t, status.RetryAfter, min(max(low, 0), time.Hour))
+		require.LessOrEqual(t, status.RetryAfter, min(max(high, 0), time.Hour))
+	})
 }

@@ -248,3 +248,116 @@ func TestCallersClientIsNotModified(t *testing.T) { // not parallel: others use 
 	require.Nil(t, client.CheckRedirect)
 	require.Equal(t, http.Header{"x-api-key": {"k3y"}}, header)
 }
+
+// P3: what is one host, and what is another, by the names that DNS knows. On its own
+// host a redirect keeps the header and the URL's user and password, whether its
+// Location is absolute or relative.
+func TestP3_OwnHostAndOthers(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		ping, location string
+		own            bool
+	}{
+		{"http://kelvin.example/1", "/2", true},
+		{"http://kelvin.example/1", "http://kelvin.example/2", true},
+		{"http://kelvin.example/1", "http://KELVIN.EXAMPLE./2", true},
+		{"http://kelvin.example/1", "http://kelvin.example:80/2", true},
+		{"http://kelvin.example/1", "https://kelvin.example/2", true},
+		{"http://kelvin.example./1", "http://kelvin.example/2", true},
+		{"http://kelvin.example/1", "http://\u212aelvin.example/2", false}, // the Kelvin sign
+		{"http://\u212aelvin.example/1", "http://kelvin.example/2", false},
+		{"http://ſecret.example/1", "http://secret.example/2", false}, // the long s
+		{"http://ｓecret.example/1", "http://secret.example/2", false}, // a wide one
+		{"http://a。example/1", "http://a.example/2", false},           // a wide dot
+		{"http://bücher.example/1", "http://xn--bcher-kva.example/2", true},
+		{"http://xn--bcher-kva.example/1", "http://BÜCHER.example/2", true},
+		{"http://bücher.example/1", "http://bucher.example/2", false},
+		{"http://bücher.example/1", "http://bücher.example:8080/2", false},
+		{"http://kelvin.example/1", "https://kelvin.example:80/2", false},
+		{"http://[::1]/1", "http://[0:0::1]:80/2", true},
+		{"http://[::1]/1", "http://[::2]/2", false},
+	} {
+		for _, user := range []string{"", "me:hunter22@"} {
+			var got *http.Request
+			client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+				if req.URL.Path == "/1" {
+					return answerWith(req, 307, http.Header{"Location": {row.location}}, ""), nil
+				}
+				got = req
+				return answerWith(req, 200, nil, "OK"), nil
+			})}
+			p := newPinger(t, strings.Replace(row.ping, "//", "//"+user, 1), &heartbeat.HTTPOptions{Client: client, Header: http.Header{"X-Key": {"s3cr3t"}}})
+			require.NoError(t, p.Ping(t.Context()))
+			require.Equal(t, row.own, got.Header.Get("X-Key") != "", "%v", row)
+			require.Equal(t, row.own && user != "", got.Header.Get("Authorization") != "", "%v", row)
+		}
+	}
+
+	// A Location's own user and password count.
+	client := &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+		if req.URL.Path == "/1" {
+			return answerWith(req, 302, http.Header{"Location": {"http://other:one@host.example/2"}}, ""), nil
+		}
+		user, _, _ := req.BasicAuth()
+		require.Equal(t, "other", user)
+		return answerWith(req, 200, nil, "OK"), nil
+	})}
+	require.NoError(t, newPinger(t, "http://me:hunter22@host.example/1", &heartbeat.HTTPOptions{Client: client}).Ping(t.Context()))
+}
+
+// P5: an error names the URL's host in all its spellings, and no other.
+func TestP5_HostInErrors(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ url, asked, want string }{
+		{"http://Server.example/x", "server.example", "lookup server.example: no such host"},
+		{"http://server.example./x", "server.example.", "lookup server.example: no such host"},
+		{"http://server.example./x", "server.example", "lookup server.example: no such host"},
+		{"http://bücher.example/x", "xn--bcher-kva.example", "lookup xn--bcher-kva.example: no such host"},
+		{"http://kelvin.example/x", "\u212aelvin.example", "lookup another host: no such host"},
+		{"http://server.example/x", "s3cr3t.example", "lookup another host: no such host"},
+	} {
+		err := newPinger(t, row.url, viaFunc(func(*http.Request) (*http.Response, error) {
+			return nil, &net.DNSError{Err: "no such host", Name: row.asked, IsNotFound: true}
+		})).Ping(t.Context())
+		require.ErrorContains(t, err, ": "+row.want)
+	}
+}
+
+// S6: what another host wishes, after a redirect, counts for a minute at most.
+func TestS6_RetryAfterOfAnotherHost(t *testing.T) {
+	t.Parallel()
+	for location, want := range map[string]time.Duration{
+		"":                           time.Hour,
+		"/2":                         time.Hour,
+		"http://server.example:80/2": time.Hour,
+		"https://server.example/2":   time.Hour,
+		"http://other.example/2":     time.Minute,
+		"http://server.example:81/2": time.Minute,
+	} {
+		for _, after := range []string{"7200", "30"} {
+			err := newPinger(t, "http://server.example/1", viaFunc(func(req *http.Request) (*http.Response, error) {
+				if req.URL.Path == "/1" && location != "" {
+					return answerWith(req, 302, http.Header{"Location": {location}}, ""), nil
+				}
+				resp := answerWith(req, 503, http.Header{"Retry-After": {after}}, "")
+				resp.Request = nil // as a transport of a caller's may
+				return resp, nil
+			})).Ping(t.Context())
+			status, ok := errorAs[*heartbeat.StatusError](err)
+			require.True(t, ok)
+			if after == "30" {
+				require.Equal(t, 30*time.Second, status.RetryAfter)
+			} else {
+				require.Equal(t, want, status.RetryAfter, location)
+			}
+		}
+	}
+	// An answer that a caller's CheckRedirect asked for is the first host's.
+	err := newPinger(t, "http://server.example/1", &heartbeat.HTTPOptions{Client: &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			return answerWith(req, 302, http.Header{"Location": {"http://other.example"}}, ""), nil
+		}),
+	}}).Ping(t.Context())
+	require.EqualError(t, err, "heartbeat: server answered 302 Found")
+}

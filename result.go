@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
 // An Outcome says what became of a check. The zero Outcome is that of the zero
@@ -149,23 +151,35 @@ func (r *Result) sum(deliveries []delivery, targets int) {
 	}
 }
 
-// public returns r with errors that may be shown to strangers.
-func (r Result) public() Result {
+// forStrangers returns r with errors that may be shown to strangers.
+func (r Result) forStrangers() Result {
 	if r.Err == nil {
 		return r
 	}
 	var texts []string
 	for i, t := range r.Targets {
 		if t.Err != nil {
-			r.Targets[i].Err = errors.New(publicText(t.Err))
+			r.Targets[i].Err = errors.New(textForStrangers(t.Err))
 			texts = append(texts, t.Name+": "+r.Targets[i].Err.Error())
 		}
 	}
 	if texts == nil {
-		texts = []string{publicText(r.Err)}
+		texts = []string{textForStrangers(r.Err)}
 	}
 	r.Err = errors.New(strings.Join(texts, "\n"))
 	return r
+}
+
+// textForStrangers is the text of a pinger's error as strangers may see it: that of
+// an HTTPPinger's own as it is, of any other what package redact leaves of it.
+func textForStrangers(err error) string {
+	return redact.Text(err, func(err error) bool {
+		switch err.(type) {
+		case *StatusError, *notAcceptedError, *pingError:
+			return true
+		}
+		return false
+	})
 }
 
 // The JSON forms of Result and TargetResult. Errors are texts.
@@ -208,11 +222,13 @@ func (r *Result) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// textOf is err's text, or "" if err is nil. Package fmt survives a method that
+// panics, such as that of a nil pointer.
 func textOf(err error) string {
 	if err == nil {
 		return ""
 	}
-	return err.Error()
+	return fmt.Sprint(err)
 }
 
 func errorOf(text string) error {
@@ -256,7 +272,7 @@ func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status := m.Status()
-	status.LastResult = status.LastResult.public()
+	status.LastResult = status.LastResult.forStrangers()
 	body, err := json.Marshal(status)
 	if err != nil { // a time that JSON cannot hold
 		http.Error(w, "the status cannot be shown as JSON", http.StatusInternalServerError)

@@ -28,15 +28,24 @@ import (
 // nil. host and address are what may be named: the host that was asked for, and
 // "IP:port" where its URL gave the address itself; empty: none.
 //
-// [errors.Is] finds in it whatever it finds in err. [errors.As] and Unwrap find
+// [errors.Is] finds in it whatever [Is] finds in err. [errors.As] and Unwrap find
 // only what was rebuilt. No error is handed out that err held, but constants of
 // the standard library. It may be used from several goroutines if err may.
 func Error(err error, host, address string) error {
 	if err == nil {
 		return nil
 	}
-	r := rebuilder{host, address}
-	return &shown{r.rebuild(err, 0), func(target error) bool { return is(err, target) }}
+	r := rebuilder{host: host, address: address}
+	return &redacted{r.rebuild(err, 0), func(target error) bool { return Is(err, target) }}
+}
+
+// Text is the text that Error would give err without a host, where an error that
+// is harmless is shown as it is. It is "" where err is nil.
+func Text(err error, harmless func(error) bool) string {
+	if err == nil {
+		return ""
+	}
+	return rebuilder{harmless: harmless}.rebuild(err, 0).Error()
 }
 
 // Withheld is what is shown of an error of which nothing may be shown.
@@ -53,31 +62,25 @@ func (p ProxyStatus) Error() string {
 	return strings.TrimRight(fmt.Sprintf("proxy answered %d %s", int(p), http.StatusText(int(p))), " ")
 }
 
-// A shown error is what Error returns. The original is within a function, of
+// A redacted error is what Error returns. The original is within a function, of
 // which fmt prints an address only.
-type shown struct {
+type redacted struct {
 	safe error
 	is   func(target error) bool
 }
 
-func (s *shown) Error() string        { return s.safe.Error() }
-func (s *shown) Unwrap() error        { return s.safe }
-func (s *shown) Is(target error) bool { return s.is(target) }
+func (r *redacted) Error() string        { return r.safe.Error() }
+func (r *redacted) Unwrap() error        { return r.safe }
+func (r *redacted) Is(target error) bool { return r.is(target) }
 
-// Timeout makes a shown error a [net.Error], as the errors of net/http are.
-func (s *shown) Timeout() bool {
+// Timeout makes a redacted error a [net.Error], as the errors of net/http are.
+func (r *redacted) Timeout() bool {
 	var t interface{ Timeout() bool }
-	return errors.As(s.safe, &t) && t.Timeout() || s.is(context.DeadlineExceeded) || s.is(os.ErrDeadlineExceeded)
+	return errors.As(r.safe, &t) && t.Timeout() || r.is(context.DeadlineExceeded) || r.is(os.ErrDeadlineExceeded)
 }
 
 // Temporary is part of [net.Error]; no one should ask.
-func (s *shown) Temporary() bool { return s.Timeout() }
-
-// is is errors.Is for an err whose methods may panic.
-func is(err, target error) (found bool) {
-	defer func() { _ = recover() }()
-	return errors.Is(err, target)
-}
+func (r *redacted) Temporary() bool { return r.Timeout() }
 
 // A words error has a fixed text, before what it wraps, if anything.
 type words struct {
@@ -93,7 +96,10 @@ func (w *words) Error() string {
 }
 func (w *words) Unwrap() error { return w.inner }
 
-type rebuilder struct{ host, address string }
+type rebuilder struct {
+	host, address string
+	harmless      func(error) bool // nil: none is
+}
 
 // maxDepth ends an error that wraps itself.
 const maxDepth = 30
@@ -108,6 +114,9 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	}()
 	if depth > maxDepth {
 		return nil
+	}
+	if r.harmless != nil && r.harmless(err) {
+		return err
 	}
 	for _, constant := range constants {
 		if same(err, constant) {
@@ -148,20 +157,14 @@ func (r rebuilder) joined(errs []error, depth int) error {
 
 // wrapped returns what may be shown of an error of an unknown type around a cause.
 func wrapped(err, cause error) error {
-	phrase := phraseOf(err.Error())
-	if phrase == "" {
+	phrase := longest(phrases, err.Error(), strings.HasPrefix)
+	if phrase == "" || strings.HasPrefix(cause.Error(), phrase) { // such as crypto/tls's permanentError
 		return cause
 	}
-	if w, ok := cause.(*words); ok && w.text == Withheld {
+	if w, ok := cause.(*words); ok && w.text == Withheld || strings.Contains(phrase, "closed the connection") { // which "EOF" only repeats
 		cause = nil
 	}
 	return &words{phrase, cause}
-}
-
-// same is ==, for an err that cannot be compared too.
-func same(err, constant error) (equal bool) {
-	defer func() { _ = recover() }()
-	return err == constant //nolint:errorlint // what it wraps is looked at by itself
 }
 
 // constants are shown as they are: their text is fixed.
@@ -174,7 +177,7 @@ var constants = []error{
 // network rebuilds the errors of packages net, os and syscall; nil: err is none.
 func (r rebuilder) network(err error, inner func(error) error) error {
 	switch e := err.(type) {
-	case *shown:
+	case *redacted:
 		return e.safe
 	case ProxyStatus:
 		return e
@@ -198,9 +201,9 @@ func (r rebuilder) network(err error, inner func(error) error) error {
 		return op
 	case *net.DNSError:
 		dns := &net.DNSError{Name: "another host", IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound,
-			Err: oneOf(e.Err, "lookup failed", "no such host", "server misbehaving", "i/o timeout", "no answer from DNS server", "lame referral", "cannot unmarshal DNS message",
+			Err: oneOf(e.Err, lookupFailure(e.Err), "no such host", "server misbehaving", "i/o timeout", "no answer from DNS server", "lame referral", "cannot unmarshal DNS message",
 				"Temporary failure in name resolution", "operation was canceled", "dnsquery: DNS name does not exist.")}
-		if r.host != "" && strings.EqualFold(strings.TrimSuffix(e.Name, "."), r.host) {
+		if r.isHost(e.Name) {
 			dns.Name = r.host
 		}
 		return dns
@@ -236,11 +239,17 @@ func (r rebuilder) certificate(err error, inner func(error) error) error {
 		return x509.CertificateInvalidError{Reason: e.Reason, Detail: detail}
 	case x509.HostnameError:
 		// Its own text lists the names in the certificate.
-		host := r.host
-		if !strings.EqualFold(strings.Trim(e.Host, "[]"), host) {
+		host, cert := r.host, &x509.Certificate{DNSNames: []string{"other names"}}
+		if !r.isHost(strings.Trim(e.Host, "[]")) {
 			host = "another host"
 		}
-		return &words{"x509: certificate is not valid for the host", x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"other names"}}, Host: host}}
+		if e.Certificate != nil && len(e.Certificate.DNSNames)+len(e.Certificate.IPAddresses) == 0 {
+			cert = &x509.Certificate{} // its text is "not valid for any names"
+			if strings.HasPrefix(e.Error(), "x509: certificate relies on legacy Common Name field") {
+				cert.Subject.CommonName = host // and so is the new one's
+			}
+		}
+		return &words{"x509: certificate is not valid for the host", x509.HostnameError{Certificate: cert, Host: host}}
 	case x509.UnknownAuthorityError:
 		return x509.UnknownAuthorityError{}
 	case x509.UnhandledCriticalExtension:
@@ -253,30 +262,50 @@ func (r rebuilder) certificate(err error, inner func(error) error) error {
 	return nil
 }
 
+// isHost reports whether name is the host that was asked for. The lengths are
+// compared, since a letter outside ASCII, such as the Kelvin sign, may equal one in
+// ASCII but for its case.
+func (r rebuilder) isHost(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	return r.host != "" && len(name) == len(r.host) && strings.EqualFold(name, r.host)
+}
+
 // leaf returns what may be shown of an error of an unknown type that wraps
 // nothing.
 func (r rebuilder) leaf(err error) error {
 	text := err.Error()
-	if phrase := phraseOf(text); phrase != "" {
-		return &words{text: phrase}
-	}
-	for alert := range 256 {
+	for alert := range 256 { // before "tls: ", which all of them begin with
 		if a := tls.AlertError(alert); a.Error() == text {
 			return a
 		}
 	}
-	for code := 100; code < 600; code++ { // net/http's error for CONNECT is the status text
+	if phrase := longest(phrases, text, strings.HasPrefix); phrase != "" {
+		return &words{text: phrase}
+	}
+	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
+		return &words{text: ending}
+	}
+	for code := range 600 { // net/http's error for CONNECT is the status text
 		if http.StatusText(code) == text && text != "" {
 			return ProxyStatus(code)
 		}
 	}
-	if is(err, context.DeadlineExceeded) {
+	if Is(err, context.DeadlineExceeded) {
 		return context.DeadlineExceeded
 	}
 	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
 		return os.ErrDeadlineExceeded
 	}
 	return nil
+}
+
+// lookupFailure says why there was no answer from a DNS server. Package net has
+// the text of a network error there, with the server's address.
+func lookupFailure(text string) string {
+	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
+		return "no DNS server answers: " + ending
+	}
+	return "lookup failed"
 }
 
 // oneOf returns text if it is among known, else otherwise.
@@ -289,19 +318,31 @@ func oneOf(text, otherwise string, known ...string) string {
 	return otherwise
 }
 
-// phraseOf returns the longest phrase that text begins with, or "".
-func phraseOf(text string) (longest string) {
+// longest returns the longest of the phrases that text has, in the way of has, or "".
+func longest(phrases []string, text string, has func(text, phrase string) bool) (found string) {
 	for _, phrase := range phrases {
-		if len(phrase) > len(longest) && strings.HasPrefix(text, phrase) {
-			longest = phrase
+		if len(phrase) > len(found) && has(text, phrase) {
+			found = phrase
 		}
 	}
-	return longest
+	return found
+}
+
+// endings are what dialers say last: those of package net after the addresses, and
+// others, such as of SOCKS or a tailnet, in plain words. The last eight are the
+// replies 1 to 8 of a SOCKS server.
+var endings = []string{
+	"connection reset by peer", "no route to host", "network is unreachable", "host is unreachable", "host is down", "broken pipe",
+	"i/o timeout", "connection timed out", "operation timed out", "context deadline exceeded", "context canceled", "operation was canceled",
+	"no such host", "too many open files", "operation not permitted", "permission denied", "unexpected EOF", "use of closed network connection",
+	"general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable",
+	"connection refused", "TTL expired", "command not supported", "address type not supported",
 }
 
 // phrases are the beginnings of texts of net/http, of what it is built on, and of
 // a Pinger's own, that say what went wrong without a word of what a server sent.
 var phrases = []string{
+	"the server closed the connection without an answer", "the server closed the connection in the TLS handshake", "the proxy closed the connection without an answer",
 	"connection lost before the answer", "refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
 	"failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
 
@@ -325,8 +366,7 @@ var phrases = []string{
 	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: handshake failure",
 	"tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
 	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: ",
-	"username/password authentication failed", "no acceptable authentication methods", "unknown error general SOCKS server failure",
-	"unknown error connection not allowed by ruleset", "unknown error network unreachable", "unknown error host unreachable", "unknown error connection refused",
+	"username/password authentication failed", "no acceptable authentication methods",
 	"gzip: invalid header", "gzip: invalid checksum", "i/o timeout", "use of closed network connection", "context deadline exceeded", "context canceled",
 	"unexpected EOF", "heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
 }

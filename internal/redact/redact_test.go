@@ -283,6 +283,48 @@ func TestError(t *testing.T) {
 		{errors.New("tls: handshake failure"), "tls: handshake failure"},
 		{errors.Join(io.EOF, errors.New("s3cr3t")), "EOF\n" + redact.Withheld},
 		{loop{}, redact.Withheld},
+		// An alert is shown, once, though its type is unexported and wrapped twice.
+		{fmt.Errorf("%w", &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}), "remote error: tls: certificate required"},
+		{&net.OpError{Op: "remote error", Err: errors.New("tls: alert(7)")}, "remote error: tls: alert(7)"},
+		{errors.New("tls: s3cr3t"), "tls: "},
+		// Known phrases at a text's end, the longest of them.
+		{errors.New("s3cr3t: connection refused"), "connection refused"},
+		{errors.New("connection refused"), "connection refused"},
+		{errors.New("connection refused: s3cr3t"), redact.Withheld},
+		{errors.New("unknown error TTL expired"), "TTL expired"},
+		{errors.New("unknown error network unreachable"), "network unreachable"},
+		{errors.New("x509: s3cr3t: i/o timeout"), "x509: "},
+		{&net.DNSError{Err: "read udp 10.0.0.1:3->10.0.0.2:53: i/o timeout", Name: "server.example"}, "lookup server.example: no DNS server answers: i/o timeout"},
+		{&net.DNSError{Err: "s3cr3t", Name: "server.example"}, "lookup server.example: lookup failed"},
+		{&net.DNSError{Err: "no such host", Name: "xerver.example"}, "lookup another host: no such host"},
+		// What wraps a phrase that is in the cause too, or an "EOF" that says no more.
+		{fmt.Errorf("the server closed the connection without an answer: %w", io.EOF), "the server closed the connection without an answer"},
+		{fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF), "connection lost before the answer: unexpected EOF"},
+		{fmt.Errorf("tls: failed to verify certificate: %w", errors.New("s3cr3t")), "tls: failed to verify certificate"},
+		// A certificate by what it is valid for.
+		{x509.HostnameError{Certificate: &x509.Certificate{Subject: pkix.Name{CommonName: "server.example"}}, Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate relies on legacy Common Name field, use SANs instead"},
+		{x509.HostnameError{Certificate: &x509.Certificate{Subject: pkix.Name{CommonName: "s3cr3t"}}, Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate is not valid for any names, but wanted to match server.example"},
+		{x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"s3cr3t"}}, Host: "[s3cr3t]"}, "x509: certificate is not valid for the host: x509: certificate is valid for other names, not another host"},
+		{x509.HostnameError{Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate is valid for other names, not server.example"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.CANotAuthorizedForExtKeyUsage + 11}, "x509: invalid certificate"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.CANotAuthorizedForExtKeyUsage + 10}, "x509: unknown error"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.NotAuthorizedToSign}, "x509: certificate is not authorized to sign other certificates"},
+		{x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"s3cr3t"}, IPAddresses: []net.IP{net.IPv6loopback}}, Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate is valid for other names, not server.example"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: -1}, "x509: invalid certificate"},
+		{x509.CertificateInvalidError{Reason: x509.TooManyIntermediates, Detail: "s3cr3t"}, "x509: too many intermediates for path length constraint"},
+		{syscall.Errno(1<<14 - 1), "errno 16383"},
+		{syscall.Errno(1 << 14), redact.Withheld},
+		{errors.New("Continue"), "proxy answered 100 Continue"},
+		{errors.New("Network Authentication Required"), "proxy answered 511 Network Authentication Required"},
+		{redact.ProxyStatus(100), "proxy answered 100 Continue"},
+		{redact.ProxyStatus(999), "proxy answered 999"},
+		{redact.ProxyStatus(99), "proxy answered with an unknown status"},
+		{redact.ProxyStatus(1000), "proxy answered with an unknown status"},
+		{foreign{"even", nil}, "i/o timeout"}, // it says that it is a timeout
+		{chain(29), "EOF"},
+		{chain(31), redact.Withheld},
+		{errors.Join(errors.Join(errors.Join(io.EOF))), redact.Withheld}, // two levels are enough
+		{errors.Join(errors.Join(io.EOF), nil), "EOF"},
 		{(*net.OpError)(nil), redact.Withheld},
 	} {
 		require.EqualError(t, redact.Error(row.err, "server.example", "127.0.0.1:80"), row.want)
@@ -294,6 +336,134 @@ func TestError(t *testing.T) {
 	require.ErrorAs(t, redact.Error(io.EOF, "", ""), &timeout)
 	require.False(t, timeout.Timeout())
 }
+
+// chain is EOF, wrapped so often.
+func chain(depth int) (err error) {
+	err = io.EOF
+	for range depth {
+		err = fmt.Errorf("s3cr3t: %w", err)
+	}
+	return err
+}
+
+// A joined error shows no more parts than its bound.
+func TestJoinedIsBounded(t *testing.T) {
+	t.Parallel()
+	many := make([]error, 1000)
+	for i := range many {
+		many[i] = io.EOF
+	}
+	require.Equal(t, 30, strings.Count(redact.Error(errors.Join(many...), "", "").Error(), "EOF"))
+}
+
+// Each alert is shown by its text.
+func TestAlerts(t *testing.T) {
+	t.Parallel()
+	for alert := range 256 {
+		text := tls.AlertError(alert).Error()
+		require.EqualError(t, redact.Error(errors.New(text), "", ""), text)
+	}
+}
+
+// Text shows what is harmless as it is, also deep within what is not.
+func TestText(t *testing.T) {
+	t.Parallel()
+	own := errors.New("my own words")
+	harmless := func(err error) bool { return err == own }
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{nil, ""},
+		{own, "my own words"},
+		{fmt.Errorf("s3cr3t: %w", own), "my own words"},
+		{errors.Join(errors.New("s3cr3t"), own), redact.Withheld + "\nmy own words"},
+		{errors.New("my own words"), redact.Withheld},
+		{loop{}, redact.Withheld},
+	} {
+		require.Equal(t, row.want, redact.Text(row.err, harmless))
+	}
+}
+
+// Is and As find what those of package errors find, and end where those do not.
+func TestIsAndAs(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{
+		nil, io.EOF, chain(1), chain(500), errors.Join(errors.New("x"), nil, chain(2), syscall.EPIPE), foreign{"x", io.EOF}, &foreign{"x", io.EOF},
+		uncomparable{"x"}, errors.Join(uncomparable{"x"}, io.EOF), fmt.Errorf("%w and %w", syscall.EPIPE, io.EOF),
+		&net.OpError{Err: os.NewSyscallError("x", syscall.ECONNREFUSED)},
+	} {
+		for _, target := range []error{io.EOF, syscall.EPIPE, syscall.ECONNREFUSED, errHidden, context.Canceled, os.ErrPermission} {
+			require.Equal(t, errors.Is(err, target), redact.Is(err, target), "%v, %v", err, target)
+		}
+		requireSameAs[foreign](t, err)
+		requireSameAs[syscall.Errno](t, err)
+		requireSameAs[*net.OpError](t, err)
+	}
+	require.False(t, redact.Is(nil, io.EOF))
+	require.False(t, redact.Is(loop{}, io.EOF))
+	require.False(t, redact.Is(&twice{}, io.EOF))
+	require.True(t, redact.Is(errors.Join(panicking{"x"}, io.EOF), io.EOF), "what panics is passed")
+	_, ok := redact.As[*net.OpError](&twice{})
+	require.False(t, ok)
+	// The bound: what lies beyond it is not found.
+	require.True(t, redact.Is(chain(999), io.EOF))
+	require.False(t, redact.Is(chain(1000), io.EOF))
+	many := make([]error, 2000)
+	many[998], many[999] = io.EOF, syscall.EPIPE
+	require.True(t, redact.Is(&several{many}, io.EOF))
+	require.False(t, redact.Is(&several{many}, syscall.EPIPE))
+}
+
+func requireSameAs[E error](t *testing.T, err error) {
+	t.Helper()
+	var want E
+	ok := errors.As(err, &want)
+	got, found := redact.As[E](err)
+	require.Equal(t, ok, found, "%v", err)
+	require.Equal(t, want, got)
+}
+
+// A twice joins itself, twice.
+type twice struct{}
+
+func (*twice) Error() string     { return "s3cr3t" }
+func (e *twice) Unwrap() []error { return []error{e, e} }
+
+type several struct{ errs []error }
+
+func (*several) Error() string     { return "s3cr3t" }
+func (e *several) Unwrap() []error { return e.errs }
+
+// A redacted error is a timeout if it was one, and its parts are found where they are
+// rebuilt.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{
+		&net.DNSError{Err: "s3cr3t", IsTimeout: true}: true,
+		&net.DNSError{Err: "s3cr3t"}:                  false,
+		&quiet{context.DeadlineExceeded}:              true,
+		&quiet{os.ErrDeadlineExceeded}:                true,
+		&quiet{io.EOF}:                                false,
+		&url.Error{Op: "Get", URL: "http://s3cr3t", Err: os.ErrDeadlineExceeded}: true,
+	} {
+		var timeout net.Error
+		require.ErrorAs(t, redact.Error(err, "", ""), &timeout)
+		require.Equal(t, want, timeout.Timeout(), "%v", err)
+		require.Equal(t, want, timeout.Temporary()) //nolint:staticcheck // it is a part of net.Error
+	}
+	for _, name := range []string{"tcp", "tcp4", "udp", "s3cr3t"} {
+		op, ok := redact.As[*net.OpError](redact.Error(&net.OpError{Op: "dial", Net: name, Err: io.EOF}, "", ""))
+		require.True(t, ok)
+		require.Equal(t, map[bool]string{true: name}[name != "s3cr3t"], op.Net)
+	}
+}
+
+// A quiet error does not say what it is.
+type quiet struct{ inner error }
+
+func (*quiet) Error() string          { return "s3cr3t" }
+func (q *quiet) Is(target error) bool { return q.inner == target }
 
 // A loop wraps itself.
 type loop struct{}

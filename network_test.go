@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -41,6 +43,9 @@ func TestTrouble(t *testing.T) {
 	}{
 		{"empty reply", 0, func(net.Conn, *bufio.Reader, *http.Request) {}, func(t *testing.T, err error) {
 			require.ErrorIs(t, err, io.EOF)
+			require.ErrorContains(t, err, `": the server closed the connection without an answer`)
+			require.NotContains(t, err.Error(), "EOF")
+			require.NotErrorIs(t, err, heartbeat.ErrNotSent)
 		}},
 		{"reset before the headers", 0, func(conn net.Conn, _ *bufio.Reader, _ *http.Request) { reset(conn) }, func(t *testing.T, err error) {
 			require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -319,6 +324,12 @@ func TestTLSTrouble(t *testing.T) {
 		untrusted     bool
 		check         func(t *testing.T, err error)
 	}{
+		{"common name only", "", time.Now().AddDate(0, 1, 0), false, func(t *testing.T, err error) {
+			_, ok := errorAs[x509.HostnameError](err)
+			require.True(t, ok, "%v", err)
+			require.ErrorContains(t, err, "relies on legacy Common Name field, use SANs instead")
+			require.NotContains(t, err.Error(), "other names")
+		}},
 		{"expired", "localhost", time.Now().AddDate(0, 0, -1), false, func(t *testing.T, err error) {
 			invalid, ok := errorAs[x509.CertificateInvalidError](err)
 			require.True(t, ok, "%v", err)
@@ -338,6 +349,9 @@ func TestTLSTrouble(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			cert, pool := newCertificate(t, row.certFor, row.until)
+			if row.certFor == "" {
+				cert, pool = certify(row.until, &x509.Certificate{Subject: pkix.Name{CommonName: "localhost"}})
+			}
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request left") }))
 			server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -482,6 +496,186 @@ func TestRetryAfterDateWithoutDate(t *testing.T) {
 	})
 }
 
+// P5, P7: each alert that a server may send is shown, once.
+func TestP5_TLSAlerts(t *testing.T) {
+	t.Parallel()
+	for alert := range 256 {
+		base, done := greeter(t, func(conn net.Conn) {
+			hello := make([]byte, 5)
+			_, _ = io.ReadFull(conn, hello)
+			_, _ = io.CopyN(io.Discard, conn, int64(hello[3])<<8|int64(hello[4]))
+			_, _ = conn.Write([]byte{21, 3, 3, 0, 2, 2, byte(alert)})
+		})
+		origin := strings.Replace(base, "http", "https", 1)
+		err := newPinger(t, origin+"/"+uuid, nil).Ping(t.Context())
+		want := "remote error: " + tls.AlertError(alert).Error()
+		if alert == 0 { // close_notify
+			want = "the server closed the connection in the TLS handshake"
+		}
+		require.EqualError(t, err, fmt.Sprintf("heartbeat: ping: Get %q: %s", origin, want))
+		require.ErrorIs(t, err, heartbeat.ErrNotSent)
+		done()
+	}
+}
+
+// P5: what a real server says that wants a certificate, or another version of TLS.
+func TestP5_TLSAlertsOfAServer(t *testing.T) {
+	t.Parallel()
+	cert, _ := trustedCertificate()
+	for name, row := range map[string]struct {
+		config *tls.Config
+		want   string
+	}{
+		"1.3": {&tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13}, "remote error: tls: certificate required"},
+		"1.2": {&tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, "remote error: tls: handshake failure"},
+		"1.0": {&tls.Config{MaxVersion: tls.VersionTLS10}, "remote error: tls: protocol version not supported"},
+	} {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a request arrived") }))
+		server.TLS = row.config
+		server.TLS.Certificates = []tls.Certificate{cert}
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.StartTLS()
+		_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+		origin := "https://localhost:" + port
+		for range 100 {
+			err := newPinger(t, origin+"/"+uuid, nil).Ping(t.Context())
+			require.EqualError(t, err, fmt.Sprintf("heartbeat: ping: Get %q: %s", origin, row.want), name)
+		}
+		server.Close()
+	}
+}
+
+// greeter serves each connection with greet, and counts no requests.
+func greeter(t *testing.T, greet func(conn net.Conn)) (base string, done func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var accepting, serving sync.WaitGroup
+	var conns []net.Conn
+	accepting.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			conns = append(conns, conn)
+			serving.Go(func() {
+				defer conn.Close()
+				greet(conn)
+			})
+		}
+	})
+	done = sync.OnceFunc(func() {
+		listener.Close()
+		accepting.Wait()
+		for _, conn := range conns { // a caller's transport goes on with a handshake
+			conn.Close()
+		}
+		serving.Wait()
+	})
+	t.Cleanup(done)
+	return "http://" + listener.Addr().String(), done
+}
+
+// P5: what a caller's dialer says in plain words is shown where it is known, and
+// nothing else of it.
+func TestP5_PlainWordsOfADialer(t *testing.T) {
+	t.Parallel()
+	for _, words := range []string{"connection refused", "no route to host", "network is unreachable", "i/o timeout", "host is unreachable", "no such host", "too many open files"} {
+		for _, around := range []string{"%s", "tailnet: cannot reach peer s3cr3t: %s", "dial tcp 10.0.0.1:443: connect: %s"} {
+			text := fmt.Sprintf(around, words)
+			transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New(text) }}
+			err := newPinger(t, "http://server.example/s3cr3t", &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
+			require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": `+words)
+			require.ErrorIs(t, err, heartbeat.ErrNotSent)
+		}
+	}
+}
+
+// P5: a SOCKS proxy's refusal is shown by its name.
+func TestP5_SOCKSReplies(t *testing.T) {
+	t.Parallel()
+	var reply atomic.Int32
+	base, _ := greeter(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		_, _ = io.CopyN(io.Discard, in, 3) // version, one method: none needed
+		_, _ = conn.Write([]byte{5, 0})
+		_, _ = io.CopyN(io.Discard, in, 4+1+int64(len("server.example"))+2)
+		_, _ = conn.Write([]byte{5, byte(reply.Load()), 0, 1, 0, 0, 0, 0, 0, 0})
+		hold(in)
+	})
+	proxy, err := url.Parse(strings.Replace(base, "http", "socks5", 1))
+	require.NoError(t, err)
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy)}}
+	for i, name := range []string{
+		"general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable",
+		"connection refused", "TTL expired", "command not supported", "address type not supported",
+	} {
+		reply.Store(int32(i) + 1)
+		err := newPinger(t, "http://server.example/"+uuid, &heartbeat.HTTPOptions{Client: client}).Ping(t.Context())
+		require.EqualError(t, err, `heartbeat: ping: Get "http://server.example": socks connect tcp: `+name)
+		require.ErrorIs(t, err, heartbeat.ErrNotSent)
+	}
+}
+
+// P7: where there is no connection in time, the error says what it waited for.
+func TestP7_StuckAt(t *testing.T) {
+	t.Parallel()
+	hang := func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	silent, _ := greeter(t, func(conn net.Conn) { hold(conn) })
+	proxy, err := url.Parse(silent)
+	require.NoError(t, err)
+	for want, row := range map[string]struct {
+		url       string
+		transport http.RoundTripper
+	}{
+		" (waiting for the lookup)": {"http://server.example", &http.Transport{DialContext: (&net.Dialer{Resolver: &net.Resolver{
+			PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, hang(ctx) },
+		}}).DialContext}},
+		" (waiting for the connect)": {silent, &http.Transport{DialContext: (&net.Dialer{
+			ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error { return hang(ctx) },
+		}).DialContext}},
+		" (waiting for the TLS handshake)":                 {strings.Replace(silent, "http", "https", 1), &http.Transport{}},
+		" (connected, waiting for a proxy or a handshake)": {"https://server.example", &http.Transport{Proxy: http.ProxyURL(proxy)}},
+		"": {"http://server.example", &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, hang(ctx) }}},
+	} {
+		err := newPinger(t, row.url+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: row.transport}, Timeout: 100 * time.Millisecond}).Ping(t.Context())
+		require.EqualError(t, err, "heartbeat: ping: no connection within 100ms"+want+": context deadline exceeded")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, heartbeat.ErrNotSent)
+	}
+}
+
+// P5: a lookup that no server answers is told from a name that there is not.
+func TestP5_NoDNSServer(t *testing.T) {
+	t.Parallel()
+	transport := &http.Transport{DialContext: (&net.Dialer{Resolver: &net.Resolver{
+		PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, refused() },
+	}}).DialContext}
+	err := newPinger(t, "http://server.example/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
+	require.ErrorContains(t, err, `Get "http://server.example": dial tcp: lookup server.example: no DNS server answers: connection refused`)
+	require.ErrorIs(t, err, heartbeat.ErrNotSent)
+}
+
+// P5: who closed a connection before there was an answer.
+func TestP5_ClosedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	base, _ := greeter(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
+	for scheme, want := range map[string]string{
+		"http":  "the server closed the connection without an answer",
+		"https": "the server closed the connection in the TLS handshake",
+	} {
+		origin := strings.Replace(base, "http", scheme, 1)
+		err := newPinger(t, origin+"/"+uuid, nil).Ping(t.Context())
+		require.EqualError(t, err, fmt.Sprintf("heartbeat: ping: Get %q: %s", origin, want))
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, scheme == "https", errors.Is(err, heartbeat.ErrNotSent))
+	}
+}
+
 // P2: what a server sends beyond its answer is not printed to the process's log, as
 // net/http does where it arrives on an idle connection.
 func TestProcessLogIsSilent(t *testing.T) { // not parallel: it takes over the log
@@ -499,4 +693,75 @@ func TestProcessLogIsSilent(t *testing.T) { // not parallel: it takes over the l
 		<-gone
 	}
 	require.Empty(t, printed.String())
+}
+
+// A pack holds back what is written to it until something is read, or it is flushed:
+// so a server's last words in a handshake, and what it says next, arrive as one.
+type pack struct {
+	net.Conn
+	held []byte
+}
+
+func (p *pack) Write(b []byte) (int, error) {
+	p.held = append(p.held, b...)
+	return len(b), nil
+}
+
+func (p *pack) Read(b []byte) (int, error) {
+	p.flush()
+	return p.Conn.Read(b)
+}
+
+func (p *pack) flush() {
+	_, _ = p.Conn.Write(p.held)
+	p.held = nil
+}
+
+// P2, P5: a server that speaks before it is asked is not printed to the process's log.
+// What it says is taken for the answer.
+func TestP5_ServerSpeaksFirst(t *testing.T) { // not parallel: it takes over the log
+	var printed bytes.Buffer
+	log.SetOutput(&printed)
+	defer log.SetOutput(os.Stderr)
+	cert, _ := trustedCertificate()
+	for name, row := range map[string]struct {
+		answer, want string
+	}{
+		"an answer":        {"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX: /" + uuid + "\r\n\r\n", "heartbeat: server answered 404 Not Found"},
+		"not HTTP":         {"220 no check at /" + uuid + "\r\n", "malformed HTTP"},
+		"half the headers": {"HTTP/1.1 200 OK\r\nX: /" + uuid, "unexpected EOF"},
+	} {
+		for _, version := range []uint16{0, tls.VersionTLS12, tls.VersionTLS13} {
+			base, done := greeter(t, func(conn net.Conn) {
+				if version == 0 {
+					_, _ = io.WriteString(conn, row.answer)
+					_ = conn.(*net.TCPConn).CloseWrite()
+					hold(conn)
+					return
+				}
+				packed := &pack{Conn: conn}
+				server := tls.Server(packed, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version})
+				if server.Handshake() == nil {
+					_, _ = io.WriteString(server, row.answer)
+					packed.flush()
+					_ = conn.(*net.TCPConn).CloseWrite()
+					hold(conn)
+				}
+			})
+			_, port, _ := net.SplitHostPort(strings.TrimPrefix(base, "http://"))
+			origin := "http://127.0.0.1:" + port
+			if version != 0 {
+				origin = "https://localhost:" + port
+			}
+			p := newPinger(t, origin+"/"+uuid, nil)
+			for range 50 { // what net/http does depends on who is first
+				err := p.Ping(t.Context())
+				require.ErrorContains(t, err, row.want, "%s, TLS %x", name, version)
+				requireNone(t, errorTexts(err), uuid)
+				require.NotErrorIs(t, err, heartbeat.ErrNotSent)
+			}
+			done()
+			require.Empty(t, printed.String(), "%s, TLS %x", name, version)
+		}
+	}
 }

@@ -1,3 +1,7 @@
+// The pinger's own client trusts the roots of x509.SetFallbackRoots in place of the
+// system's.
+//go:debug x509usefallbackroots=1
+
 package heartbeat_test
 
 import (
@@ -6,15 +10,18 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -101,6 +108,14 @@ func acceptor(t *testing.T, config *tls.Config, breakOff func(net.Conn, *bufio.R
 	return listener.Addr().String(), requests
 }
 
+// trustedCertificate returns a certificate for localhost that the pinger's own client
+// trusts too, and a pool that trusts it.
+var trustedCertificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
+	cert, pool := makeCertificate("localhost", time.Now().AddDate(0, 1, 0))
+	x509.SetFallbackRoots(pool)
+	return cert, pool
+})
+
 // A tlsConn can be reset as its TCP connection can.
 type tlsConn struct {
 	net.Conn
@@ -111,14 +126,11 @@ type tlsConn struct {
 // client, and with a caller's on a kept connection, its transport wrapped or not.
 func TestOnePingIsOneRequest(t *testing.T) {
 	t.Parallel()
-	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
+	cert, pool := trustedCertificate()
 	for name, breakOff := range breaks {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS"} {
 			for _, scheme := range []string{"http", "https"} {
 				for _, kind := range []string{"own", "caller's", "wrapped"} {
-					if kind == "own" && scheme == "https" {
-						continue // its roots are the system's
-					}
 					t.Run(strings.Join([]string{name, method, scheme, kind}, "/"), func(t *testing.T) {
 						t.Parallel()
 						var config *tls.Config
@@ -238,7 +250,7 @@ func TestHungHandshake(t *testing.T) {
 	err = p.Ping(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorIs(t, err, heartbeat.ErrNotSent)
-	require.EqualError(t, err, "heartbeat: ping: no connection within 100ms: context deadline exceeded")
+	require.EqualError(t, err, "heartbeat: ping: no connection within 100ms (waiting for the TLS handshake): context deadline exceeded")
 	select {
 	case <-released:
 	case <-t.Context().Done():
@@ -322,9 +334,9 @@ func TestReason(t *testing.T) {
 		require.Equal(t, "POST text/plain; charset=utf-8", types[i])
 	}
 
-	p := newPinger(t, server.URL+"/{reason}?m={reason}", &heartbeat.HTTPOptions{Body: "{reason}", Method: "put"})
+	p := newPinger(t, server.URL+"/?m={reason}", &heartbeat.HTTPOptions{Body: "{reason}", Method: "put"})
 	require.NoError(t, p.Ping(t.Context()), "without a Result")
-	require.Equal(t, "/%7Breason%7D?m=", uris[2])
+	require.Equal(t, "/?m=", uris[2])
 	require.Empty(t, bodies[2])
 	for _, method := range []string{"get", "HEAD"} {
 		_, err := heartbeat.NewHTTPPinger(server.URL, &heartbeat.HTTPOptions{Method: method, Body: "x"})
@@ -372,26 +384,174 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// P5: options print none of their credentials, and Name stands for the URL.
-func TestOptionsAndName(t *testing.T) {
+// P2, P7: on a caller's kept connection net/http itself would repeat a GET that broke
+// there before the answer, though the server has read it and may have acted on it.
+func TestP7_KeptConnectionBreaks(t *testing.T) {
 	t.Parallel()
-	opts := heartbeat.HTTPOptions{Header: http.Header{"Authorization": {"Bearer s3cr3t"}}, Body: "s3cr3t", Method: "s3cr3t", Name: "office"}
-	for _, v := range []any{opts, &opts, struct{ O *heartbeat.HTTPOptions }{&opts}, heartbeat.Config{HTTP: &opts}} {
-		requireNone(t, slices.DeleteFunc(printed(v), func(text string) bool {
-			return strings.HasPrefix(text, "%!p(") // the one verb for which fmt asks no method
-		}), "s3cr3t")
+	for range 20 { // what net/http does depends on who is first
+		var second atomic.Bool
+		base, requests := rawServer(t, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+			if !second.Swap(true) {
+				_, _ = http.ReadRequest(in) // and no answer
+			}
+		})
+		client := &http.Client{Transport: &http.Transport{}}
+		p := newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: client})
+		require.NoError(t, p.Ping(t.Context()))
+		err := p.Ping(t.Context())
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.EqualError(t, err, fmt.Sprintf("heartbeat: ping: Get %q: connection lost before the answer: unexpected EOF", base))
+		require.NotErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, heartbeat.ErrNotSent)
+		require.Equal(t, int32(1), requests.Load(), "the lost one, which the handler read, is not repeated")
+		client.CloseIdleConnections()
 	}
-	p := newPinger(t, "http://me:hunter22@server.example/s3cr3t", &heartbeat.HTTPOptions{Name: "office", Client: &http.Client{
-		Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, refused() }),
-	}})
-	type holder struct {
-		p heartbeat.HTTPPinger
-		q *heartbeat.HTTPPinger
+}
+
+// frame is an HTTP/2 frame.
+func frame(kind, flags byte, stream uint32, payload ...byte) []byte {
+	b := []byte{0, 0, byte(len(payload)), kind, flags}
+	return append(binary.BigEndian.AppendUint32(b, stream), payload...)
+}
+
+// P2, P7: what an HTTP/2 server has refused, net/http would repeat.
+func TestP7_RefusedByHTTP2(t *testing.T) {
+	t.Parallel()
+	const headers, resetStream, settings, goAway = 1, 3, 4, 7
+	const endHeaders = 4
+	earlyHints := frame(headers, endHeaders, 1, 0x08, 3, '1', '0', '3') // :status 103
+	for name, refusal := range map[string][]byte{
+		"REFUSED_STREAM":              frame(resetStream, 0, 1, 0, 0, 0, 7),
+		"GOAWAY":                      frame(goAway, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+		"103 and then PROTOCOL_ERROR": append(earlyHints, frame(resetStream, 0, 1, 0, 0, 0, 1)...),
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT"} {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				t.Parallel()
+				cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
+				listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+				require.NoError(t, err)
+				var accepting, serving sync.WaitGroup
+				var conns []net.Conn
+				var requests atomic.Int32
+				accepting.Go(func() {
+					for {
+						conn, err := listener.Accept()
+						if err != nil {
+							return
+						}
+						conns = append(conns, conn)
+						serving.Go(func() {
+							in := bufio.NewReader(conn)
+							_, _ = io.CopyN(io.Discard, in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+							_, _ = conn.Write(frame(settings, 0, 0))
+							for {
+								head := make([]byte, 9)
+								if _, err := io.ReadFull(in, head); err != nil {
+									return
+								}
+								_, _ = io.CopyN(io.Discard, in, int64(head[0])<<16|int64(head[1])<<8|int64(head[2]))
+								if head[3] == headers {
+									requests.Add(1)
+									_, _ = conn.Write(refusal)
+								}
+							}
+						})
+					}
+				})
+				_, port, _ := net.SplitHostPort(listener.Addr().String())
+				transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+				err = newPinger(t, "https://localhost:"+port+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}, Method: method}).Ping(t.Context())
+				require.Error(t, err)
+				require.NotErrorIs(t, err, context.Canceled)
+				require.NotErrorIs(t, err, heartbeat.ErrNotSent)
+				require.Equal(t, int32(1), requests.Load())
+				transport.CloseIdleConnections()
+				listener.Close()
+				accepting.Wait()
+				for _, conn := range conns {
+					conn.Close()
+				}
+				serving.Wait()
+			})
+		}
 	}
-	requireNone(t, printed(holder{*p, p}), "s3cr3t")
-	requireNone(t, printed(&holder{*p, p}), "hunter22")
-	require.Equal(t, "office", p.String())
-	result, lines := beatOnce(t, heartbeat.MultiPinger(p, heartbeat.PingerFunc(func(context.Context) error { return nil })))
-	require.EqualError(t, result.Err, `office: heartbeat: ping: Get "office": dial tcp: connect: connection refused`)
-	require.Contains(t, strings.Join(lines, "\n"), "url=office")
+}
+
+// P2: where a ping's stream is refused, a caller's HTTP/2 connection stays open for
+// the requests of others on it, also without TLS.
+func TestP2_RefusedStreamLeavesTheConnection(t *testing.T) {
+	t.Parallel()
+	const headers, resetStream, settings = 1, 3, 4
+	const endStream, endHeaders = 1, 4
+	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
+	for _, secure := range []bool{false, true} {
+		var accepted, pings atomic.Int32
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		if secure {
+			listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+		}
+		var serving sync.WaitGroup
+		finish := make(chan struct{})
+		serving.Go(func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			defer conn.Close()
+			in := bufio.NewReader(conn)
+			_, _ = io.CopyN(io.Discard, in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+			_, _ = conn.Write(frame(settings, 0, 0))
+			for {
+				head := make([]byte, 9)
+				if _, err := io.ReadFull(in, head); err != nil {
+					return
+				}
+				_, _ = io.CopyN(io.Discard, in, int64(head[0])<<16|int64(head[1])<<8|int64(head[2]))
+				stream := binary.BigEndian.Uint32(head[5:])
+				if head[3] == headers && stream > 1 { // the first is the other request
+					pings.Add(1)
+					_, _ = conn.Write(frame(resetStream, 0, stream, 0, 0, 0, 7)) // REFUSED_STREAM
+					serving.Go(func() {
+						<-finish
+						_, _ = conn.Write(frame(headers, endHeaders|endStream, 1, 0x88)) // :status 200
+					})
+				}
+			}
+		})
+		protocols := new(http.Protocols)
+		protocols.SetHTTP2(true)
+		protocols.SetUnencryptedHTTP2(true)
+		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: pool}}
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		base := "http://localhost:" + port
+		if secure {
+			base = "https://localhost:" + port
+		}
+		sending := make(chan struct{})
+		other := make(chan error, 1)
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(sending) }})
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/other", nil)
+		require.NoError(t, err)
+		go func() {
+			resp, err := transport.RoundTrip(req)
+			if err == nil {
+				err = resp.Body.Close()
+			}
+			other <- err
+		}()
+		<-sending
+		err = newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
+		require.ErrorContains(t, err, "connection lost before the answer", "TLS: %v", secure)
+		require.Equal(t, int32(1), pings.Load())
+		close(finish)
+		require.NoError(t, <-other, "TLS: %v", secure)
+		require.Equal(t, int32(1), accepted.Load())
+		transport.CloseIdleConnections()
+		listener.Close()
+		serving.Wait()
+	}
 }

@@ -1,0 +1,177 @@
+// Package oneshot makes an HTTP request once. No connection that breaks makes it
+// go out again, no connection outlives it (unless its caller has a client to keep
+// them), a redirect takes what is secret to no other host, and an error says
+// whether anything has left, and nothing that a server has sent.
+//
+// It is not a client with the repetition left out. net/http repeats a request by
+// itself, prints what a server says unasked to the process's log, and goes on
+// dialling when the request is over; each of these has to be kept from it.
+package oneshot
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-heartbeat/heartbeat/internal/redact"
+)
+
+// A Client makes requests of one URL. Create one with [New]. It may be used from
+// several goroutines at once.
+type Client struct {
+	http          http.Client
+	name          string // of the URL in errors
+	host, address string // what errors may name beside it
+}
+
+// New returns a Client for requests of home, which errors call name. Requests are
+// sent by a copy of custom. If that is nil, a client is used that makes an HTTP/1.1
+// connection for each request and honours the proxy environment variables. On a
+// request that a redirect takes to another host than home's, abroad is the whole
+// header.
+func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *Client {
+	c := &Client{name: name, host: hostname(home), address: net.JoinHostPort(hostname(home), port(home))}
+	if custom == nil {
+		c.http.Transport = newTransport()
+	} else {
+		c.http = *custom
+		c.http.Transport = noRetry{c.http.Transport}
+	}
+	c.http.CheckRedirect = redirects{home, abroad, c.http.CheckRedirect}.check
+	return c
+}
+
+// Do makes one request, and one more for each redirect. It blocks until there is an
+// answer, or the request's ctx is done. In the answer, Request is the one that was
+// answered. The error holds only what may be shown; notSent is whether it proves
+// that no byte of the request has left.
+//
+// A panic of a caller's transport is not recovered.
+func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err error) {
+	a := newAttempt(req)
+	resp, err = c.http.Do(req.WithContext(a.ctx))
+	if err == nil {
+		resp.Request = a.request
+		return resp, false, nil
+	}
+	notSent = a.neverLeft(err)
+	if ended := a.ctx.Err(); ended != nil {
+		err = ended // the transport may say instead that its connection was closed, by that
+	}
+	if redact.Is(err, context.DeadlineExceeded) {
+		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
+	}
+	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%s: %w", a.hungUp(notSent), err)
+	}
+	op := req.Method[:1] + strings.ToLower(req.Method[1:])
+	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, c.host, c.address)}
+}
+
+// An attempt knows how far a request has got. The transport's goroutines tell it.
+type attempt struct {
+	ctx              context.Context // ends with the attempt
+	began            time.Time
+	request          *http.Request        // the latest, after redirects
+	asked, connected atomic.Bool          // whether a connection was asked for, and obtained
+	stage            atomic.Value         // a string
+	conn             atomic.Pointer[conn] // of our own transport
+}
+
+type attemptKey struct{}
+
+// attemptOf returns the attempt of a request by its ctx.
+func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*attempt) }
+
+// The stages on the way to a connection. A transport that traces nothing has none.
+const (
+	lookup    = "waiting for the lookup"
+	connect   = "waiting for the connect"
+	connected = "connected, waiting for a proxy or a handshake" // of a caller's transport, which may have its own way
+	proxy     = "waiting for the proxy"
+	handshake = "waiting for the TLS handshake"
+)
+
+func newAttempt(req *http.Request) *attempt {
+	a := &attempt{began: time.Now(), request: req}
+	enter := func(stage string) { a.stage.Store(stage) }
+	a.ctx = httptrace.WithClientTrace(context.WithValue(req.Context(), attemptKey{}, a), &httptrace.ClientTrace{
+		GetConn:      func(string) { a.asked.Store(true) },
+		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
+		DNSStart:     func(httptrace.DNSStartInfo) { enter(lookup) },
+		ConnectStart: func(string, string) { enter(connect) },
+		ConnectDone: func(_, _ string, err error) {
+			if err == nil {
+				enter(connected)
+			}
+		},
+		TLSHandshakeStart: func() {
+			enter(handshake)
+			if c := a.conn.Load(); c != nil {
+				c.startHandshake()
+			}
+		},
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if err == nil {
+				enter(proxy) // which has a handshake of its own if its URL is https
+			}
+			if c := a.conn.Load(); c != nil {
+				c.endHandshake()
+			}
+		},
+	})
+	return a
+}
+
+// neverLeft reports whether err proves that no byte of a request is out. net/http's
+// transport asks for a connection before it writes to one; of another, only an
+// error that stands for a failed dial proves as much.
+func (a *attempt) neverLeft(err error) bool {
+	return !a.connected.Load() && (a.asked.Load() || isDialError(err))
+}
+
+func isDialError(err error) bool {
+	if op, ok := redact.As[*net.OpError](err); ok {
+		return op.Op == "dial" || op.Op == "proxyconnect"
+	}
+	_, lookup := redact.As[*net.DNSError](err)
+	_, certificate := redact.As[*tls.CertificateVerificationError](err)
+	_, record := redact.As[tls.RecordHeaderError](err)
+	return lookup || certificate || record
+}
+
+// timedOut says what did not come in time, and how long that was.
+func (a *attempt) timedOut(notSent bool) string {
+	waited := time.Since(a.began)
+	if deadline, ok := a.ctx.Deadline(); ok {
+		waited = min(waited, deadline.Sub(a.began))
+	}
+	waited = waited.Round(10 * time.Millisecond)
+	if !notSent {
+		return fmt.Sprintf("no answer within %v", waited)
+	}
+	if stage := a.stage.Load(); stage != nil {
+		return fmt.Sprintf("no connection within %v (%s)", waited, stage)
+	}
+	return fmt.Sprintf("no connection within %v", waited)
+}
+
+// hungUp says who closed the connection in place of an answer. "EOF", which is all
+// that net/http says, is no word for an operator.
+func (a *attempt) hungUp(notSent bool) string {
+	switch stage := a.stage.Load(); {
+	case notSent && stage == handshake:
+		return "the server closed the connection in the TLS handshake"
+	case notSent && stage == proxy:
+		return "the proxy closed the connection without an answer"
+	}
+	return "the server closed the connection without an answer"
+}

@@ -1,0 +1,149 @@
+// Package pingurl reads the URL of a ping and checks what is sent with it. It refuses
+// what can only be a mistake, since many services answer a wrong URL with a page and
+// status 200: such a ping looks as if it had counted.
+//
+// Its errors repeat no part of a URL, and of a header only the name. Those of net/url quote the part that they stumble
+// over, which can be a password.
+package pingurl
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/go-heartbeat/heartbeat/internal/oneshot"
+)
+
+// Reason is what stands for the reason of a ping, in the query of its URL and in
+// its body.
+const Reason = "{reason}"
+
+// Parse returns the URL of a ping, which must be an absolute http or https URL with a
+// host.
+func Parse(raw string) (*url.URL, error) {
+	if text := misread(raw); text != "" {
+		return nil, errors.New("ping URL " + text)
+	}
+	u, err := url.Parse(raw)
+	if text := malformed(raw, u, err); text != "" {
+		return nil, errors.New("ping URL " + text + "; it must be absolute, such as https://hc-ping.com/your-uuid-here")
+	}
+	return u, nil
+}
+
+// malformed says what is wrong with a URL that was parsed, or not, or "".
+func malformed(raw string, u *url.URL, err error) string {
+	var badEscape url.EscapeError
+	switch {
+	case raw == "":
+		return "is empty"
+	case strings.TrimSpace(raw) != raw:
+		return "begins or ends with white space"
+	case errors.As(err, &badEscape):
+		return "has a % that is not followed by two hexadecimal digits"
+	case err != nil:
+		return "cannot be parsed"
+	case u.Scheme == "":
+		return "has no scheme (http or https)"
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "has a scheme other than http and https"
+	case u.Hostname() == "":
+		return "has no host"
+	case strings.Contains(u.RawQuery, " "): // one in the path is escaped
+		return "has a space in its query; write it as %20"
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "has a port outside 1 to 65535"
+		}
+	}
+	return ""
+}
+
+var (
+	placeholder = regexp.MustCompile(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
+	escape      = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+	// Right behind a value. As a value, or in the words of a message, a URL is a part of
+	// the first.
+	secondInQuery = regexp.MustCompile(`(?i)[\w,;|&}]https?://`)
+
+	// What is no Reason, but is meant to be one: in a URL, where braces have no other
+	// use, also if one of them is missing.
+	reasonInURL  = regexp.MustCompile(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
+	reasonInText = regexp.MustCompile(`(?i)\{[ \t]*reasons?[ \t]*\}`)
+)
+
+// misread says why a URL would be read in another way than it is meant, or "". It
+// looks at the text, since what net/url makes of it differs between versions of Go.
+func misread(raw string) string {
+	beforeQuery, query, _ := strings.Cut(raw, "?")
+	_, authority, _ := strings.Cut(beforeQuery, "://")
+	authority, path, _ := strings.Cut(authority, "/")
+	host := authority[strings.LastIndex(authority, "@")+1:]
+	meant := strings.ReplaceAll(query, Reason, "\x00")
+	switch {
+	case strings.Contains(raw, "#"):
+		return "has a #, and what follows that is never sent; write it as %23"
+	case strings.Count(beforeQuery, "://") > 1, secondInQuery.MatchString(escape.ReplaceAllString(query, "%")), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
+		return "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
+	case strings.Contains(beforeQuery, Reason), reasonInURL.MatchString(beforeQuery):
+		return "has {reason} outside its query, where nothing takes its place"
+	case misspelt(meant, reasonInURL):
+		return "has {reason} misspelt; write it in small letters, without spaces and not escaped"
+	case placeholder.MatchString(beforeQuery), placeholder.MatchString(meant):
+		return "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
+	case !strings.HasPrefix(host, "[") && strings.Count(host, ":") > 1:
+		return "has a host with several colons; write an IPv6 address in brackets, as in http://[::1]:8000"
+	}
+	return ""
+}
+
+// misspelt reports whether text, in which "\x00" stands for Reason, has something
+// else that is meant to be one.
+func misspelt(text string, like *regexp.Regexp) bool {
+	return like.MatchString(text) || strings.Contains(text, "$\x00") || strings.Contains(text, "{\x00}")
+}
+
+var errBody = errors.New("ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
+
+// CheckBody returns an error, which is always the same, if the body of a ping has
+// Reason in it, misspelt.
+func CheckBody(body string) error {
+	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText) {
+		return errBody
+	}
+	return nil
+}
+
+// CheckHeader finds what net/http would refuse at every ping, such as the line
+// end of a token that was read from a file, and a Reason that nothing replaces.
+func CheckHeader(header http.Header) error {
+	for name, values := range header {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+			return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+		}) {
+			return errors.New("a header's name is empty or has a character that it must not have, such as a colon or a space")
+		}
+		for _, value := range values {
+			if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				return fmt.Errorf("header %s has a line end or another control character in its value", name)
+			}
+			if strings.Contains(value, Reason) {
+				return fmt.Errorf("header %s has {reason} in its value, where nothing takes its place; use the URL's query or the body", name)
+			}
+		}
+	}
+	return nil
+}
+
+// Same reports whether a and b are two spellings of one check's URL. Services do not
+// look at the scheme, and most of them not at a slash at the end.
+func Same(a, b *url.URL) bool {
+	return oneshot.Authority(a) == oneshot.Authority(b) && a.RawQuery == b.RawQuery &&
+		strings.TrimRight(a.Path, "/") == strings.TrimRight(b.Path, "/")
+}
