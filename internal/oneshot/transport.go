@@ -158,7 +158,7 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets a deadline for reads. A read that waits goes on, to end with
 // it. net/http sets none while one waits.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.gate.Load().open()
+	defer c.gate.Load().open()
 	return c.Conn.SetReadDeadline(t)
 }
 
