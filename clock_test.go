@@ -292,7 +292,7 @@ func TestFault_Clocks(t *testing.T) {
 			reporter := heartbeattest.NewReporter("/data/app.db")
 			reporter.Set(epoch)
 			pinger := heartbeattest.NewPinger(clock)
-			monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{reporter}, &heartbeat.Options{Clock: stuckClock{clock}, Logger: quiet})
+			monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{reporter}, &heartbeat.Options{Clock: funcClock{clock.Now, time.After}, Logger: quiet})
 			require.NoError(t, err)
 			ctx, cancel := context.WithTimeout(t.Context(), day)
 			defer cancel()
@@ -317,11 +317,6 @@ func TestFault_Clocks(t *testing.T) {
 		require.Equal(t, minutes(0, 17, 20, 25), at)
 	})
 }
-
-// A stuckClock has timers that fire, and a time that never passes.
-type stuckClock struct{ *heartbeattest.Clock }
-
-func (stuckClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // S7: a clock without a monotonic reading that is set back rate-limits no Beat for
 // longer than before, whether Run runs or not.

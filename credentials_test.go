@@ -168,7 +168,7 @@ func TestCredentials(t *testing.T) {
 					opts := viaFunc(fault)
 					opts.RedactURL, opts.Header, opts.Timeout = redact, service.header, 900*time.Millisecond
 					p := newPinger(t, service.url, opts)
-					log := &lineLog{}
+					log := &logBuffer{}
 					m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Logger: slog.New(log), FailPinger: newPinger(t, "http://signal.example", opts)})
 					require.NoError(t, err)
 					result := m.Beat(t.Context())

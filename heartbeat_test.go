@@ -603,13 +603,13 @@ func TestOneOfThreeHangs(t *testing.T) {
 		first, third := make(chan struct{}), make(chan struct{})
 		errNotReached := errors.New("the others were not pinged")
 		p := heartbeat.MultiPinger(
-			namedPing{"first", func(context.Context) error {
+			namedPing("first", func(context.Context) error {
 				if called("first") == 1 {
 					close(first)
 				}
 				return nil
-			}},
-			namedPing{"second", func(ctx context.Context) error {
+			}),
+			namedPing("second", func(ctx context.Context) error {
 				if called("second") != 1 {
 					return nil
 				}
@@ -622,13 +622,13 @@ func TestOneOfThreeHangs(t *testing.T) {
 				}
 				<-ctx.Done() // the others have arrived, and this one hangs
 				return ctx.Err()
-			}},
-			heartbeat.MultiPinger(namedPing{"third", func(context.Context) error {
+			}),
+			heartbeat.MultiPinger(namedPing("third", func(context.Context) error {
 				if called("third") == 1 {
 					close(third)
 				}
 				return nil
-			}}),
+			})),
 		)
 		var results []heartbeat.Result
 		lines := runFor(t, 11*time.Minute, p, &heartbeat.Options{

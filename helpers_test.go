@@ -34,36 +34,54 @@ import (
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// logBuffer keeps log lines, without their time, for comparison.
+// A logBuffer is a log handler that keeps the lines, without their time.
 type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu    sync.Mutex
+	above int          // levels that are left out, from DEBUG on
+	text  bytes.Buffer // as a slog.TextHandler writes them, since the last take
+	short []string     // as "LEVEL message key=value key=value"
 }
 
-func (l *logBuffer) Write(p []byte) (int, error) {
+func (l *logBuffer) Enabled(_ context.Context, level slog.Level) bool {
+	return int(level-slog.LevelDebug) >= l.above
+}
+
+func (l *logBuffer) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *logBuffer) WithGroup(string) slog.Handler { return l }
+
+func (l *logBuffer) Handle(ctx context.Context, r slog.Record) error {
+	line := r.Level.String() + " " + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		return true
+	})
+	r.Time = time.Time{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.buf.Write(p)
+	l.short = append(l.short, line)
+	return slog.NewTextHandler(&l.text, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(ctx, r)
+}
+
+// lines returns all lines in their short form.
+func (l *logBuffer) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.short)
 }
 
 // take returns the lines since the last take.
 func (l *logBuffer) take() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	defer l.buf.Reset()
-	return l.buf.String()
+	defer l.text.Reset()
+	return l.text.String()
 }
 
+// logger returns a logger that leaves out what is below a level.
 func (l *logBuffer) logger(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{
-		Level: level,
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
+	l.above = int(level - slog.LevelDebug)
+	return slog.New(l)
 }
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -195,36 +213,6 @@ func errorTexts(err error) []string {
 	return texts
 }
 
-// A lineLog keeps each log line as "LEVEL message key=value key=value".
-type lineLog struct {
-	mu   sync.Mutex
-	text []string
-}
-
-func (l *lineLog) Enabled(context.Context, slog.Level) bool { return true }
-
-func (l *lineLog) WithAttrs([]slog.Attr) slog.Handler { return l }
-
-func (l *lineLog) WithGroup(string) slog.Handler { return l }
-
-func (l *lineLog) Handle(_ context.Context, r slog.Record) error {
-	line := r.Level.String() + " " + r.Message
-	r.Attrs(func(a slog.Attr) bool {
-		line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
-		return true
-	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, line)
-	return nil
-}
-
-func (l *lineLog) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.text)
-}
-
 // fresh is a database that has just synced.
 func fresh() []heartbeat.SyncReporter {
 	r := heartbeattest.NewReporter("/data/app.db")
@@ -235,7 +223,7 @@ func fresh() []heartbeat.SyncReporter {
 // beatOnce is what a Monitor makes of one ping of p.
 func beatOnce(t *testing.T, p heartbeat.Pinger) (heartbeat.Result, []string) {
 	t.Helper()
-	log := &lineLog{}
+	log := &logBuffer{}
 	m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Logger: slog.New(log)})
 	require.NoError(t, err)
 	return m.Beat(t.Context()), log.lines()
@@ -256,13 +244,7 @@ const (
 	apikey = "d41d8cd98f00b204e980"
 )
 
-// A namedPing is a PingerFunc with a name.
-type namedPing struct {
-	name string
-	heartbeat.PingerFunc
-}
-
-func (p namedPing) String() string { return p.name }
+func namedPing(name string, ping heartbeat.PingerFunc) namedPinger { return namedPinger{ping, name} }
 
 // rawServer answers each connection's first request with what handle writes, and
 // counts the requests. It may keep the connection and read further requests.
@@ -338,7 +320,7 @@ func certify(until time.Time, template *x509.Certificate) (tls.Certificate, *x50
 // runFor runs a Monitor of p over a healthy database, in a synctest bubble.
 func runFor(t *testing.T, d time.Duration, p heartbeat.Pinger, opts *heartbeat.Options) []string {
 	t.Helper()
-	log := &lineLog{}
+	log := &logBuffer{}
 	opts.Logger = slog.New(log)
 	m, err := heartbeat.New(p, fresh(), opts)
 	require.NoError(t, err)

@@ -250,7 +250,7 @@ func TestL1_CutByItsCaller(t *testing.T) {
 			}
 			return errLost
 		})
-		log := &lineLog{}
+		log := &logBuffer{}
 		m, err := heartbeat.New(p, fresh(), &heartbeat.Options{Interval: 5 * time.Minute, MaxSyncAge: day, Logger: slog.New(log)})
 		require.NoError(t, err)
 		stop := run(t, m)
@@ -291,7 +291,7 @@ func TestL1_EndsLate(t *testing.T) {
 func TestL1_PanickingReporter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &lineLog{}
+		log := &logBuffer{}
 		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{&panicReporter{"/data/app.db", "a"}, &panicReporter{"/data/users.db", "b"}},
 			&heartbeat.Options{Interval: time.Minute, Logger: slog.New(log)})
 		require.NoError(t, err)
@@ -312,7 +312,7 @@ func TestL1_PanickingReporter(t *testing.T) {
 func TestL1_NoDatabases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &lineLog{}
+		log := &logBuffer{}
 		var dbs atomic.Pointer[[]heartbeat.SyncReporter]
 		dbs.Store(&[]heartbeat.SyncReporter{})
 		m, err := heartbeat.New(sent, nil, &heartbeat.Options{
@@ -350,7 +350,7 @@ func TestL1_SlowLook(t *testing.T) {
 	t.Parallel()
 	for _, sourced := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			log := &lineLog{}
+			log := &logBuffer{}
 			release := make(chan struct{})
 			hangs := reporterFunc{"/data/hangs.db", func() time.Time { <-release; return time.Now() }}
 			opts := &heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: slog.New(log)}
@@ -386,9 +386,9 @@ func TestL1_SlowLook(t *testing.T) {
 func TestL1_PingerDoesNotReturn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &lineLog{}
+		log := &logBuffer{}
 		release := make(chan struct{})
-		m, err := heartbeat.New(namedPing{"chat", func(context.Context) error { <-release; return nil }}, fresh(),
+		m, err := heartbeat.New(namedPing("chat", func(context.Context) error { <-release; return nil }), fresh(),
 			&heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: slog.New(log)})
 		require.NoError(t, err)
 		stop := run(t, m)
@@ -483,11 +483,11 @@ func TestLogTable(t *testing.T) {
 		db.Record(time.Now())
 		other.Record(time.Now())
 		m, err := heartbeat.New(heartbeat.MultiPinger(
-			namedPing{"one", fail(&beats)},
-			namedPing{"hangs", func(context.Context) error { time.Sleep(2 * time.Minute); return nil }},
+			namedPing("one", fail(&beats)),
+			namedPing("hangs", func(context.Context) error { time.Sleep(2 * time.Minute); return nil }),
 		), []heartbeat.SyncReporter{db, other}, &heartbeat.Options{
 			Interval: time.Second, MaxSyncAge: 10 * time.Minute, Logger: logger,
-			FailPinger: namedPing{"fail", fail(&signals)},
+			FailPinger: namedPing("fail", fail(&signals)),
 			OnResult:   func(heartbeat.Result) { panic("callback") },
 		})
 		require.NoError(t, err)

@@ -370,7 +370,7 @@ type signalTest struct {
 	a, b     *heartbeattest.Reporter
 	signal   *heartbeattest.Pinger
 	monitor  *heartbeat.Monitor
-	log      *lineLog
+	log      *logBuffer
 	reported int
 }
 
@@ -378,12 +378,12 @@ func newSignalTest(t *testing.T) *signalTest {
 	t.Helper()
 	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	s := &signalTest{
-		T: t, clock: clock, log: &lineLog{}, signal: heartbeattest.NewPinger(clock),
+		T: t, clock: clock, log: &logBuffer{}, signal: heartbeattest.NewPinger(clock),
 		a: heartbeattest.NewReporter("a.db"), b: heartbeattest.NewReporter("b.db"),
 	}
 	var err error
 	s.monitor, err = heartbeat.New(heartbeattest.NewPinger(clock), []heartbeat.SyncReporter{s.a}, &heartbeat.Options{
-		Clock: clock, Logger: slog.New(s.log), FailPinger: namedPing{"fail", s.signal.Ping},
+		Clock: clock, Logger: slog.New(s.log), FailPinger: namedPing("fail", s.signal.Ping),
 	})
 	require.NoError(t, err)
 	return s
