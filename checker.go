@@ -106,17 +106,17 @@ func pathOf(r SyncReporter) (path string) {
 	return path
 }
 
-// A nilReporter stands for a nil that Options.Source returned.
-type nilReporter struct{}
+// A brokenReporter stands for a nil that Options.Source returned, or for Source
+// itself where it panicked.
+type brokenReporter struct {
+	path  string
+	value any // what it panics with
+}
 
-func (nilReporter) Path() string                    { return "nil from Options.Source" }
-func (nilReporter) LastSuccessfulSyncAt() time.Time { panic("sync reporter is nil") }
+func (r brokenReporter) Path() string                    { return r.path }
+func (r brokenReporter) LastSuccessfulSyncAt() time.Time { panic(r.value) }
 
-// A panickedSource stands for an Options.Source that panicked.
-type panickedSource struct{ value any }
-
-func (panickedSource) Path() string                      { return "Options.Source" }
-func (s panickedSource) LastSuccessfulSyncAt() time.Time { panic(s.value) }
+const sourcePath = "Options.Source"
 
 // A databaseSet is the databases that were added to a Monitor, which guards it with
 // its mutex. A list that it has handed out is never changed: add appends behind its
@@ -300,7 +300,7 @@ func (l *look) asked(db *database) bool {
 	if db.since != fromSource {
 		return db.since < l.number
 	}
-	if _, isSource := db.reporter.(panickedSource); isSource {
+	if broken, ok := db.reporter.(brokenReporter); ok && broken.path == sourcePath {
 		return true
 	}
 	if l.index == nil {
@@ -390,7 +390,7 @@ func (m *Monitor) ask(c *check) {
 	c.result.Databases = c.databases
 }
 
-var askingSource = []database{{path: panickedSource{}.Path()}}
+var askingSource = []database{{path: sourcePath}}
 
 // withSource returns the databases that were added and then those of Source, for
 // which it uses room. A Source that panics is a database that does.
@@ -402,14 +402,13 @@ func (m *Monitor) withSource(added, room []database) []database {
 	value, panicked := try(func() {
 		for _, r := range m.source() {
 			if r == nil {
-				r = nilReporter{}
+				r = brokenReporter{"nil from " + sourcePath, "sync reporter is nil"}
 			}
 			all = append(all, database{pathOf(r), r, fromSource})
 		}
 	})
 	if panicked {
-		r := panickedSource{value}
-		all = append(all[:len(added)], database{r.Path(), r, fromSource})
+		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, fromSource})
 	}
 	return all
 }

@@ -57,6 +57,7 @@ type delivery struct {
 // finish makes the pings of a check, tells what it came to, and returns that.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	wait := m.launch(ctx, c.flight)
+	defer wait() // also where a log handler ends the goroutine
 	m.awaitSlowLine(c)
 	switch result := &c.result; {
 	case result.Outcome == Skipped:
@@ -96,11 +97,11 @@ func (m *Monitor) launch(ctx context.Context, f *flight) (wait func() []delivery
 			m.logDelivery(ctx, f.Signal, &deliveries[i])
 		})
 	}()
-	return func() []delivery {
+	return sync.OnceValue(func() []delivery {
 		close(f.told)
 		<-done
 		return deliveries
-	}
+	})
 }
 
 // deliver makes one attempt and settles it.
@@ -139,44 +140,32 @@ func (m *Monitor) nowOr(fallback time.Time) time.Time {
 	return now
 }
 
-// A reportLimit ends what would never end: an OnResult that makes Beats, each of
-// which calls OnResult.
-type reportLimit struct {
-	mu         sync.Mutex
-	underWay   int // calls of OnResult
-	sinceQuiet int // calls since none was under way
-}
-
 // maxReports is how many calls of OnResult may be under way at once, and how many
-// may be added by Beats before all of them have returned. The depth alone was
-// bounded once: an OnResult that makes two Beats makes a tree of that depth.
+// may be made before all of them have returned if Beats make them. Without the second
+// bound an OnResult that makes two Beats, each of which calls it, makes a tree of that
+// depth.
 const maxReports = 100
-
-func (l *reportLimit) begin(beat bool) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.underWay >= maxReports || beat && l.sinceQuiet >= maxReports {
-		return false
-	}
-	l.underWay++
-	l.sinceQuiet++
-	return true
-}
-
-func (l *reportLimit) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.underWay--; l.underWay == 0 {
-		l.sinceQuiet = 0
-	}
-}
 
 // report calls OnResult.
 func (m *Monitor) report(ctx context.Context, c *check) {
-	if m.onResult == nil || !m.reports.begin(c.caller == schedule.CallerBeat) {
+	if m.onResult == nil {
 		return
 	}
-	defer m.reports.end()
+	m.mu.Lock()
+	if m.reports >= maxReports || c.caller == schedule.CallerBeat && m.reported >= maxReports {
+		m.mu.Unlock()
+		return
+	}
+	m.reports++
+	m.reported++
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.reports--; m.reports == 0 {
+			m.reported = 0
+		}
+	}()
 	if value, panicked := try(func() { m.onResult(c.result.clone()) }); panicked {
 		m.log(ctx, slog.LevelError, "heartbeat callback panicked", slog.String("panic", fmt.Sprint(value)))
 	}

@@ -177,7 +177,6 @@ type Monitor struct {
 
 	running atomic.Bool
 	woken   chan struct{} // has a value when Run must ask the schedule again
-	reports reportLimit
 
 	// Whoever has put a value into looking makes a look, and owns these. A channel
 	// and not a mutex, so that Beat can give up with its ctx, and so that the time of
@@ -197,6 +196,8 @@ type Monitor struct {
 	waitingFor []database // those that the look under way asks; nil: none is
 	before     *look      // the latest look of this Run, or of Beats without one; nil: none yet
 	flights    []*flight
+	reports    int    // calls of onResult under way
+	reported   int    // calls since none was under way
 	last       Result // what the newest check to end came to
 	lastLook   uint64 // its number
 	lastSentAt time.Time
