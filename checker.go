@@ -241,7 +241,7 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 		} else {
 			older, newer = ages(now, *at)
 		}
-		if older <= maxAge && newer >= -maxAge && !(newborn && at.IsZero()) {
+		if older <= maxAge && newer >= -maxAge && (!newborn || !at.IsZero()) {
 			oldest = max(oldest, older)
 			continue
 		}

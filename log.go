@@ -67,7 +67,7 @@ func (l *runLines) levels(c *check) levels {
 	}
 	ordinary := !slices.ContainsFunc(result.Unhealthy, func(s DatabaseStatus) bool { return s.Reason != ReasonNotSynced })
 	is := levels{skip: slog.LevelDebug, panicked: l.panicsTold(c)}
-	if !(first && ordinary) && line != l.last {
+	if (!first || !ordinary) && line != l.last {
 		is.skip, l.last = slog.LevelWarn, line
 	}
 	return is
