@@ -21,10 +21,8 @@ func TestS4_Jump(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- f.Run(ctx) }()
 	for _, jump := range minutes(5, 23, 2, 5) {
-		require.NoError(t, f.clock.BlockUntil(ctx, 1))
-		f.clock.Advance(jump)
+		require.NoError(t, f.clock.Step(ctx, jump))
 	}
-	require.NoError(t, f.clock.BlockUntil(ctx, 1))
 	cancel()
 	require.NoError(t, <-done)
 	var at []time.Duration
@@ -304,12 +302,11 @@ func TestFault_Clocks(t *testing.T) {
 		f := newFixture(t, heartbeat.Options{Logger: quiet})
 		stop := run(t, f.Monitor)
 		defer stop()
-		for _, jump := range minutes(17, 3, 5) {
-			require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
-			f.reporter.Set(f.clock.Now().Add(jump))
-			f.clock.Advance(jump)
-		}
 		require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
+		for _, jump := range minutes(17, 3, 5) {
+			f.reporter.Set(f.clock.Now().Add(jump))
+			require.NoError(t, f.clock.Step(t.Context(), jump))
+		}
 		var at []time.Duration
 		for _, ping := range f.pinger.Times() {
 			at = append(at, ping.Sub(epoch))

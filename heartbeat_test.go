@@ -264,12 +264,11 @@ func TestFault_Lifecycle(t *testing.T) {
 	t.Run("a panicking OnResult", func(t *testing.T) {
 		f := newFixture(t, heartbeat.Options{OnResult: func(heartbeat.Result) { panic("callback") }})
 		stop := run(t, f.Monitor)
-		for range 3 {
-			require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
-			f.reporter.Set(f.clock.Now().Add(5 * time.Minute))
-			f.clock.Advance(5 * time.Minute)
-		}
 		require.NoError(t, f.clock.BlockUntil(t.Context(), 1))
+		for range 3 {
+			f.reporter.Set(f.clock.Now().Add(5 * time.Minute))
+			require.NoError(t, f.clock.Step(t.Context(), 5*time.Minute))
+		}
 		stop()
 		require.Len(t, f.pinger.Times(), 4)
 		require.Equal(t, 4, strings.Count(f.log.take(), `level=ERROR msg="heartbeat callback panicked"`))

@@ -35,23 +35,21 @@ func Example_stalledDatabase() {
 	done := make(chan error)
 	go func() { done <- monitor.Run(ctx) }()
 
-	for minute := range 5 {
-		if err := clock.BlockUntil(ctx, 1); err != nil {
+	for minute := 1; minute <= 4; minute++ {
+		if minute <= 2 {
+			db.Set(clock.Now().Add(time.Minute)) // it syncs until it stalls
+		}
+		if err := clock.Step(ctx, time.Minute); err != nil {
 			fmt.Println(err)
 			return
 		}
 		result := monitor.Status().LastResult
 		fmt.Printf("minute %d: %v %q\n", minute, result.Outcome, result.Reason)
-		if minute < 2 {
-			db.Set(clock.Now().Add(time.Minute)) // it syncs until it stalls
-		}
-		clock.Advance(time.Minute)
 	}
 
 	cancel()
 	fmt.Println(len(pinger.Times()), "heartbeats", <-done)
 	// Output:
-	// minute 0: sent ""
 	// minute 1: sent ""
 	// minute 2: sent ""
 	// minute 3: sent ""
@@ -84,15 +82,10 @@ func ExamplePinger_outage() {
 		if minute == 2 {
 			pinger.Fail(nil)
 		}
-		if err := clock.BlockUntil(ctx, 1); err != nil {
+		if err := clock.Step(ctx, time.Minute); err != nil {
 			fmt.Println(err)
 			return
 		}
-		clock.Advance(time.Minute)
-	}
-	if err := clock.BlockUntil(ctx, 1); err != nil {
-		fmt.Println(err)
-		return
 	}
 	cancel()
 	for _, at := range pinger.Times() {

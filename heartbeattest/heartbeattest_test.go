@@ -76,6 +76,39 @@ func TestClock_BlockUntil(t *testing.T) {
 	})
 }
 
+// Step waits for a waiter, moves the clock, and waits for the next one if that waiter
+// was served. One that was given up for an earlier one does not count.
+func TestClock_Step(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := heartbeattest.NewClock(start)
+		done := make(chan error, 1)
+		step := func(d time.Duration) { go func() { done <- clock.Step(t.Context(), d) }() }
+		step(time.Minute)
+		synctest.Wait()
+		require.Equal(t, start, clock.Now(), "nobody waits yet")
+		clock.After(2 * time.Minute)
+		require.NoError(t, <-done, "who waits longer still waits")
+		require.Equal(t, start.Add(time.Minute), clock.Now())
+
+		clock.After(30 * time.Second) // in place of the other
+		step(30 * time.Second)
+		synctest.Wait()
+		require.Empty(t, done, "nobody waits again")
+		clock.After(time.Minute)
+		require.NoError(t, <-done)
+		require.NoError(t, clock.Step(t.Context(), 30*time.Second), "only the one that was given up is served")
+
+		step(time.Hour)
+		synctest.Wait()
+		require.Empty(t, done)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, clock.Step(ctx, time.Hour), context.DeadlineExceeded)
+		clock.After(time.Minute)
+		require.NoError(t, <-done)
+	})
+}
+
 func TestPinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := heartbeattest.NewClock(start)

@@ -96,10 +96,9 @@ func TestProtocol(t *testing.T) {
 	go func() { done <- monitor.Run(t.Context()) }()
 	step := func(by time.Duration, want ...string) {
 		t.Helper()
-		if err := clock.BlockUntil(t.Context(), 1); err != nil {
+		if err := clock.Step(t.Context(), by); err != nil {
 			t.Fatal(err)
 		}
-		clock.Advance(by)
 		systemd.want(want...)
 	}
 

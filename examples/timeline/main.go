@@ -120,12 +120,7 @@ func record(ctx context.Context) (*recording, error) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- monitor.Run(ctx) }()
-	// Run waits on the clock: its check is made. Only then move on.
-	err = clock.BlockUntil(ctx, 1)
-	advance := func(by time.Duration) {
-		clock.Advance(by)
-		err = cmp.Or(err, clock.BlockUntil(ctx, 1))
-	}
+	advance := func(by time.Duration) { err = cmp.Or(err, clock.Step(ctx, by)) }
 	for now := step; now <= length && err == nil; now += step {
 		advance(time.Nanosecond) // a database becomes stale a nanosecond after its limit
 		if syncsAt(now) {        // before a check at the same moment, which has to see it

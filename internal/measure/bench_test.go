@@ -265,11 +265,10 @@ func (c *countingClock) After(d time.Duration) <-chan time.Time {
 // that are no longer than the time between two.
 func drive(tb testing.TB, clock *heartbeattest.Clock, d, step time.Duration, sync func()) {
 	for end := clock.Now().Add(d); clock.Now().Before(end); {
-		if err := clock.BlockUntil(tb.Context(), 1); err != nil {
+		sync()
+		if err := clock.Step(tb.Context(), step); err != nil {
 			tb.Fatal(err)
 		}
-		sync()
-		clock.Advance(step)
 	}
 }
 
