@@ -318,7 +318,7 @@ func TestDaemon_lastSyncFails(t *testing.T) {
 	require.ErrorContains(t, <-done, "last sync of "+s.path("broken.db")+": ")
 	assert.True(t, s.log.has(`msg="databases closed" databases=2`), s.log)
 	for _, name := range []string{"a.db", "b.db"} {
-		assert.Equal(t, rows(t, s.path(name)), rows(t, restore(t, s.replica(name))), name)
+		assert.Equal(t, rows(t, s.path(name)), rows(t, restoreCopy(t, s.replica(name))), name)
 	}
 }
 
@@ -377,7 +377,7 @@ func TestRun_noHeartbeatURL(t *testing.T) {
 	eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
 	cancel()
 	assert.Zero(t, <-done, log)
-	assert.Equal(t, rows(t, dir+"/app.db"), rows(t, restore(t, dir+"/replica")))
+	assert.Equal(t, rows(t, dir+"/app.db"), rows(t, restoreCopy(t, dir+"/replica")))
 }
 
 func TestProgram_signals(t *testing.T) {
@@ -410,7 +410,7 @@ func TestProgram_signals(t *testing.T) {
 
 			assert.True(t, log.has("level=INFO msg=replicating", "db="+dbPath), log)
 			assert.True(t, log.has(`level=INFO msg="databases closed" databases=1`), log)
-			restored := rows(t, restore(t, dir+"/replica"))
+			restored := rows(t, restoreCopy(t, dir+"/replica"))
 			assert.Contains(t, restored, "the last")
 			assert.Equal(t, rows(t, dbPath), restored)
 		})
@@ -504,7 +504,7 @@ func ltxFiles(t *testing.T, replica string) []string {
 	return names
 }
 
-func restore(t *testing.T, replica string) (path string) {
+func restoreCopy(t *testing.T, replica string) (path string) {
 	t.Helper()
 	client, err := replicaClient("file://" + replica)
 	require.NoError(t, err)

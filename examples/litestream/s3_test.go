@@ -32,13 +32,13 @@ type store struct {
 	url     string // of the replica
 
 	mu     sync.Mutex
-	counts map[string]int // "LIST", and the methods of requests for objects
-	delay  time.Duration  // of each listing
+	counts map[string]int  // "LIST", and the methods of requests for objects
+	stalls map[string]bool // what is not answered
 }
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	s := &store{t: t, backend: s3mem.New(), counts: map[string]int{}}
+	s := &store{t: t, backend: s3mem.New(), counts: map[string]int{}, stalls: map[string]bool{}}
 	require.NoError(t, s.backend.CreateBucket("bucket"))
 	fake := gofakes3.New(s.backend).Server()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,13 +48,11 @@ func newStore(t *testing.T) *store {
 		}
 		s.mu.Lock()
 		s.counts[what]++
-		delay := s.delay
+		stalls := s.stalls[what]
 		s.mu.Unlock()
-		if what == "LIST" && delay > 0 {
-			select {
-			case <-time.After(delay):
-			case <-r.Context().Done():
-			}
+		if stalls {
+			<-r.Context().Done()
+			return
 		}
 		fake.ServeHTTP(w, r)
 	}))
@@ -70,6 +68,20 @@ func (s *store) taken() map[string]int {
 	counts := s.counts
 	s.counts = map[string]int{}
 	return counts
+}
+
+// stall makes the server answer no requests of a kind, or again.
+func (s *store) stall(what string, stalls bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalls[what] = stalls
+}
+
+// asked returns how often the server was asked for that since taken was called.
+func (s *store) asked(what string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[what]
 }
 
 func (s *store) keys(level int) (keys []string) {
@@ -92,8 +104,16 @@ func (s *store) change(key string, change func([]byte) []byte) {
 	require.NoError(s.t, err)
 	data, err := io.ReadAll(object.Contents)
 	require.NoError(s.t, err)
-	data = change(data)
-	_, err = s.backend.PutObject("bucket", key, object.Metadata, bytes.NewReader(data), int64(len(data)), nil)
+	s.put(key, change(data))
+}
+
+func (s *store) put(key string, data []byte) {
+	_, err := s.backend.PutObject("bucket", key, map[string]string{}, bytes.NewReader(data), int64(len(data)), nil)
+	require.NoError(s.t, err)
+}
+
+func (s *store) remove(key string) {
+	_, err := s.backend.DeleteObject("bucket", key)
 	require.NoError(s.t, err)
 }
 
@@ -253,17 +273,13 @@ func TestReporter_snapshotCut(t *testing.T) {
 func TestReporter_hangs(t *testing.T) {
 	t.Parallel()
 	b, s := newS3Bench(t, 5*time.Minute)
-	s.mu.Lock()
-	s.delay = time.Hour
-	s.mu.Unlock()
+	s.stall("LIST", true)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	b.clock.Advance(b.every)
 	require.ErrorIs(t, b.check(ctx), context.DeadlineExceeded)
 	require.NotNil(t, b.replica.listed, "it says nothing of the replica")
-	s.mu.Lock()
-	s.delay = 0
-	s.mu.Unlock()
+	s.stall("LIST", false)
 	s.taken()
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,16 +37,22 @@ func (c *config) validate() error {
 			return fmt.Errorf("dbs[%d].%w", i, err)
 		}
 	}
-	return c.validateHeartbeats()
+	if err := c.validateHeartbeats(); err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(c.Addr); c.Addr != "" && err != nil {
+		return errors.New("addr: not an address such as localhost:9090 or :9090")
+	}
+	return c.validateRestoreChecks(places)
 }
 
 func (c *config) validateHeartbeats() error {
-	if err := withKeys("", c.Validate()); err != nil {
+	if err := beneath("", c.Validate()); err != nil {
 		return err
 	}
 	for i := range c.DBs {
 		db, key := &c.DBs[i], fmt.Sprintf("dbs[%d].", i)
-		if err := withKeys(key, db.Validate()); err != nil {
+		if err := beneath(key, db.Validate()); err != nil {
 			return err
 		}
 		switch {
@@ -79,37 +88,124 @@ func (c *config) validateURLs() error {
 	return nil
 }
 
-// withKeys puts a prefix to the keys of what the library found wrong, in one line.
-func withKeys(prefix string, err error) error {
-	if err == nil {
+// beneath returns the first thing that the library found wrong, with a prefix to
+// its key.
+func beneath(prefix string, err error) error {
+	if ce, ok := errors.AsType[*heartbeat.ConfigError](err); ok {
+		return fmt.Errorf("%s%s: %w", prefix, ce.Key, ce.Err)
+	}
+	return err
+}
+
+// validateRestoreChecks returns what is wrong with the keys of the restore checks.
+func (c *config) validateRestoreChecks(places []place) error {
+	heartbeats := map[int]bool{}
+	for _, b := range c.beats() {
+		for _, i := range b.databases {
+			heartbeats[i] = true
+		}
+	}
+	any := false
+	for i, db := range c.DBs {
+		check := c.restoreCheck(i)
+		switch {
+		case db.Restore.on() && !heartbeats[i]:
+			return fmt.Errorf("dbs[%d].restore-check: no heartbeat stands for this database, so nobody would be told; set heartbeat-url", i)
+		case db.Restore.Query != "" && !check.on():
+			return fmt.Errorf("dbs[%d].restore-check-query: set without restore-check", i)
+		}
+		if check.on() && heartbeats[i] {
+			any = true
+			if err := checkQuery(check.Query); err != nil {
+				key := "restore-check-query"
+				if db.Restore.Query != "" {
+					key = fmt.Sprintf("dbs[%d].%s", i, key)
+				}
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+	}
+	switch {
+	case any:
+		return c.checkRestoreDir(places)
+	case c.Restore.on():
+		return errors.New("restore-check: no heartbeat stands for any database, so nobody would be told; set heartbeat-url")
+	case c.Restore.Query != "":
+		return errors.New("restore-check-query: set without restore-check")
+	case c.RestoreDir != "":
+		return errors.New("restore-check-dir: set without restore-check")
+	}
+	return nil
+}
+
+// checkQuery returns an error for what is no SQL. What the tables are, only a
+// restored copy can tell.
+func checkQuery(query string) error {
+	if query == "" {
 		return nil
 	}
-	errs := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		errs = joined.Unwrap()
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		return err
 	}
-	var lines []string
-	for _, err := range errs {
-		if ce, ok := errors.AsType[*heartbeat.ConfigError](err); ok {
-			err = fmt.Errorf("%s%s: %w", prefix, ce.Key, ce.Err)
+	defer db.Close()
+	rows, err := db.QueryContext(context.Background(), "EXPLAIN "+query)
+	if err == nil {
+		return rows.Close()
+	}
+	for _, text := range []string{"syntax error", "incomplete input", "unrecognized token"} {
+		if strings.Contains(err.Error(), text) {
+			return errors.New("not an SQL statement such as SELECT count(*) > 0 FROM users")
 		}
-		lines = append(lines, err.Error())
 	}
-	return errors.New(strings.Join(lines, "; "))
+	return nil
+}
+
+// checkRestoreDir returns what is wrong with the folder for restored copies.
+func (c *config) checkRestoreDir(places []place) error {
+	if c.RestoreDir == "" {
+		return nil
+	}
+	if isHome(c.RestoreDir) {
+		return errors.New("restore-check-dir: ~ is not expanded; write the whole path, or $HOME")
+	}
+	if info, err := os.Stat(c.RestoreDir); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("restore-check-dir: %s does not exist", c.RestoreDir)
+	} else if err == nil && !info.IsDir() {
+		return fmt.Errorf("restore-check-dir: %s is not a folder", c.RestoreDir)
+	}
+	dir, err := canonical(c.RestoreDir)
+	if err != nil {
+		return fmt.Errorf("restore-check-dir: %w", err)
+	}
+	for i, p := range places {
+		if p.isFile() && sameOrWithin(filepath.ToSlash(dir), p.replica) || sameOrWithin(dir, p.own) {
+			return fmt.Errorf("restore-check-dir: lies within what belongs to dbs[%d] alone", i)
+		}
+	}
+	return nil
 }
 
 // A place is where a database is, and where its replica is, with all symbolic
 // links followed: two of them for one thing must not pass for two things.
 type place struct {
 	database string
+	own      string // Litestream's own folder beside the database
 	store    string // the replica's scheme, host and query
 	replica  string // its path there
 }
+
+// isFile reports whether the replica is a folder of this machine.
+func (p place) isFile() bool { return strings.HasPrefix(p.store, "file:") }
 
 // place returns where a database and its replica are, or what is wrong with either
 // alone. The key that an error begins with is beneath dbs[…].
 func (c *dbConfig) place() (place, error) {
 	database, err := databasePlace(c.Path)
+	if err != nil {
+		return place{}, fmt.Errorf("path: %w", err)
+	}
+	own, err := canonical(litestream.NewDB(c.Path).MetaPath())
 	if err != nil {
 		return place{}, fmt.Errorf("path: %w", err)
 	}
@@ -120,7 +216,7 @@ func (c *dbConfig) place() (place, error) {
 	if err != nil {
 		return place{}, fmt.Errorf("replica.url: %w", err)
 	}
-	return place{database, store, replica}, nil
+	return place{database, own, store, replica}, nil
 }
 
 func databasePlace(path string) (string, error) {
@@ -147,8 +243,11 @@ func replicaPlace(url string) (store, dir string, err error) {
 		return "", "", errors.New("not a valid URL")
 	}
 	store = scheme + "://" + host + "?" + query.Encode()
-	if (scheme == "file" || scheme == "sftp") && isHome(strings.TrimPrefix(dir, "/")) {
+	if (scheme == "file" || scheme == "sftp") && isHome(strings.TrimPrefix(dir, "/")) || scheme == "file" && isHome(host) {
 		return "", "", errors.New("~ is not expanded; write the whole path")
+	}
+	if scheme == "file" && host != "" {
+		return "", "", fmt.Errorf("%s is taken for a host, which a file URL has not; write three slashes before the whole path, as in file:///backup/app", host)
 	}
 	if scheme != "file" {
 		return store, path.Clean("/" + dir), nil
@@ -164,6 +263,14 @@ func replicaPlace(url string) (store, dir string, err error) {
 // those before it.
 func checkPlaces(dbs []dbConfig, places []place, i int) error {
 	p := places[i]
+	for j, other := range places {
+		if own := filepath.ToSlash(other.own); p.isFile() && sameOrWithin(p.replica, own) {
+			// It would be compared with itself.
+			return fmt.Errorf("replica.url: lies within Litestream's own folder beside %s; write one elsewhere, best on another disk", dbs[j].Path)
+		} else if p.isFile() && (within(own, p.replica) || within(filepath.ToSlash(other.database), p.replica)) {
+			return fmt.Errorf("replica.url: %s lies within it; write a folder that the replica has for itself", dbs[j].Path)
+		}
+	}
 	for j, other := range places[:i] {
 		switch {
 		case other.database == p.database:
@@ -183,6 +290,8 @@ func checkPlaces(dbs []dbConfig, places []place, i int) error {
 func within(inner, outer string) bool {
 	return strings.HasPrefix(inner, strings.TrimSuffix(outer, "/")+"/")
 }
+
+func sameOrWithin(inner, outer string) bool { return inner == outer || within(inner, outer) }
 
 func isHome(path string) bool { return path == "~" || strings.HasPrefix(path, "~/") }
 
