@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	neturl "net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -243,11 +244,12 @@ func replicaPlace(url string) (store, dir string, err error) {
 		return "", "", errors.New("not a valid URL")
 	}
 	store = scheme + "://" + host + "?" + query.Encode()
-	if (scheme == "file" || scheme == "sftp") && isHome(strings.TrimPrefix(dir, "/")) || scheme == "file" && isHome(host) {
+	if (scheme == "file" || scheme == "sftp") && isHome(strings.TrimPrefix(dir, "/")) {
 		return "", "", errors.New("~ is not expanded; write the whole path")
 	}
-	if scheme == "file" && host != "" {
-		return "", "", fmt.Errorf("%s is taken for a host, which a file URL has not; write three slashes before the whole path, as in file:///backup/app", host)
+	// Litestream takes a host for the path's first folder.
+	if u, err := neturl.Parse(url); scheme == "file" && err == nil && u.Host != "" {
+		return "", "", fmt.Errorf("%s is taken for a host, which a file URL has not; write three slashes before the whole path, as in file:///backup/app", u.Host)
 	}
 	if scheme != "file" {
 		return store, path.Clean("/" + dir), nil
