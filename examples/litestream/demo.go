@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -259,6 +260,16 @@ type receiver struct {
 	addr   string
 	server *http.Server // nil when down
 	got    atomic.Int64
+
+	mu   sync.Mutex
+	said []string // the bodies that were not empty
+}
+
+// bodies returns what was said so far.
+func (r *receiver) bodies() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.said)
 }
 
 func newReceiver() (*receiver, error) {
@@ -276,7 +287,12 @@ func (r *receiver) up() error {
 	}
 	r.addr = listener.Addr().String()
 	r.server = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			if body, _ := io.ReadAll(request.Body); len(body) > 0 {
+				r.mu.Lock()
+				r.said = append(r.said, string(body))
+				r.mu.Unlock()
+			}
 			r.got.Add(1)
 			_, _ = io.WriteString(w, "OK")
 		}),

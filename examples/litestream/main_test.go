@@ -30,7 +30,12 @@ import (
 const asProgram = "LITESTREAM_EXAMPLE_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	switch os.Getenv(asProgram) {
+	case "":
+	case "restoring":
+		mainRestoring()
+		return
+	default:
 		main()
 		return
 	}
@@ -143,11 +148,7 @@ func (s *system) run() {
 		litestreamLogger: slog.New(slog.DiscardHandler),
 		clock:            s.clock,
 		monitorInterval:  demoSync,
-		onResult: func(r heartbeat.Result) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.results = append(s.results, r)
-		},
+		onResult:         s.onResult,
 	})
 	require.NoError(s.t, err)
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -160,6 +161,12 @@ func (s *system) run() {
 			s.t.Log(s.log.String())
 		}
 	})
+}
+
+func (s *system) onResult(r heartbeat.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.results = append(s.results, r)
 }
 
 // count counts the results so far that began after a time, with that outcome.
@@ -491,10 +498,16 @@ func openReplicated(t *testing.T, path, url string) *litestream.DB {
 
 func insert(t *testing.T, path string) {
 	t.Helper()
+	require.NoError(t, insertRow(path))
+}
+
+func insertRow(path string) error {
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	require.NoError(t, err)
-	_, err = db.ExecContext(t.Context(), `INSERT INTO event VALUES (datetime());`)
-	require.NoError(t, errors.Join(err, db.Close()))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(context.Background(), `INSERT INTO event VALUES (datetime());`)
+	return errors.Join(err, db.Close())
 }
 
 func ltxFiles(t *testing.T, replica string) []string {

@@ -13,8 +13,20 @@ import (
 
 func TestRestore_s3Faults(t *testing.T) {
 	t.Parallel()
-	testRestoreFaults(t, func(t *testing.T) (*bench, replicaStore) { return newS3Bench(t, time.Minute) })
+	testRestoreFaults(t, newS3RestoreBench)
 }
+
+func TestRestore_s3MovedAway(t *testing.T) {
+	t.Parallel()
+	testRestoreMovedAway(t, newS3RestoreBench)
+}
+
+func TestRestore_s3WhileWrittenTo(t *testing.T) {
+	t.Parallel()
+	testRestoreWhileWrittenTo(t, newS3RestoreBench)
+}
+
+func newS3RestoreBench(t *testing.T) (*bench, replicaStore) { return newS3Bench(t, time.Minute) }
 
 // What a restore check costs: a listing of each level, and each file of the plan once.
 func TestRestore_requests(t *testing.T) {

@@ -223,12 +223,58 @@ func (r *restoreBench) restoreFile(s replicaStore, key string, data []byte) {
 	s.(interface{ put(string, []byte) }).put(key, data)
 }
 
+func newFileBench(t *testing.T) (*bench, replicaStore) {
+	b := newBench(t)
+	return b, folder{t, b.replicaDir()}
+}
+
 func TestRestore_faults(t *testing.T) {
 	t.Parallel()
-	testRestoreFaults(t, func(t *testing.T) (*bench, replicaStore) {
-		b := newBench(t)
-		return b, folder{t, b.replicaDir()}
-	})
+	testRestoreFaults(t, newFileBench)
+}
+
+func TestRestore_movedAway(t *testing.T) {
+	t.Parallel()
+	testRestoreMovedAway(t, newFileBench)
+}
+
+func TestRestore_whileWrittenTo(t *testing.T) {
+	t.Parallel()
+	testRestoreWhileWrittenTo(t, newFileBench)
+}
+
+// A database that is written to and synced all the while is restored each time.
+func testRestoreWhileWrittenTo(t *testing.T, newBench func(t *testing.T) (*bench, replicaStore)) {
+	b, _ := newBench(t)
+	r := newRestoreBench(b)
+	stop, stopped := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+			}
+			if err := errors.Join(insertRow(r.db.Path()), r.db.SyncAndWait(context.Background())); err != nil {
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for range 10 {
+		from := r.proven.Load()
+		eventually(t, func() bool { // the reporter is for a database that Litestream does not sync itself
+			r.bench.clock.Advance(r.bench.every)
+			require.NoError(t, r.bench.check(t.Context()))
+			return r.proven.Load() > from
+		}, "nothing is written")
+		require.Zero(t, r.checkRestore(), r.log)
+		require.True(t, r.good(), r.log)
+	}
+	close(stop)
+	require.NoError(t, <-stopped)
+	assert.Zero(t, r.losses, r.log)
 }
 
 func TestRestore_query(t *testing.T) {
@@ -305,8 +351,7 @@ func (r *restoreBench) moveAway() {
 }
 
 // Retention during a restore is no fault of the replica.
-func TestRestore_movedAway(t *testing.T) {
-	t.Parallel()
+func testRestoreMovedAway(t *testing.T, newBench func(t *testing.T) (*bench, replicaStore)) {
 	for name, test := range map[string]struct {
 		writes   bool // whether the database goes on, so that the transaction wanted is whole no more
 		times    int
@@ -318,7 +363,8 @@ func TestRestore_movedAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRestoreBench(newBench(t))
+			b, _ := newBench(t)
+			r := newRestoreBench(b)
 			r.write(2)
 			moved := 0
 			r.hook(func() {
