@@ -52,6 +52,7 @@ type options struct {
 	lastSyncTimeout time.Duration                    // zero: lastSyncTimeout
 	shutdownTimeout time.Duration                    // zero: shutdownTimeout
 	onResult        func(heartbeat.Result)           // told of each check
+	levels          litestream.CompactionLevels      // nil: Litestream's default
 	restoreTimeout  time.Duration                    // zero: restoreTimeout
 	freeSpace       func(dir string) (uint64, error) // nil: freeSpace
 }
@@ -84,7 +85,10 @@ func newDaemon(cfg *config, opts options) (*daemon, error) {
 	}
 	// A store opens all its databases or none, so each is handed to it once it can
 	// be opened: one that cannot must not keep the others from being replicated.
-	d.store = litestream.NewStore(nil, litestream.DefaultCompactionLevels)
+	if opts.levels == nil {
+		opts.levels = litestream.DefaultCompactionLevels
+	}
+	d.store = litestream.NewStore(nil, opts.levels)
 	d.store.Logger = opts.litestreamLogger
 	d.store.SetShutdownSyncTimeout(opts.lastSyncTimeout)
 	for _, b := range cfg.beats() {
