@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -62,13 +61,4 @@ func TestWantsColour(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	t.Setenv("NO_COLOR", "1")
 	assert.False(t, wantsColour(terminal))
-}
-
-type brokenWriter struct{}
-
-func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("nobody reads this") }
-
-func TestDemonstration_cannotWrite(t *testing.T) {
-	t.Parallel()
-	require.EqualError(t, demonstrate(t.Context(), brokenWriter{}), "after 0 of 7 stages: output: nobody reads this")
 }
