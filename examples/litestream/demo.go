@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/benbjohnson/litestream"
+	"github.com/benbjohnson/litestream/file"
 	"github.com/go-heartbeat/heartbeat"
 )
 
@@ -52,6 +53,7 @@ type demo struct {
 	receiver *receiver
 	stop     func() error          // ends what start started, and waits for that
 	results  chan heartbeat.Result // of each check
+	flipped  string                // the file that flip changed
 }
 
 func (d *demo) path(elem ...string) string { return filepath.Join(append([]string{d.dir}, elem...)...) }
@@ -166,7 +168,7 @@ func (d *demo) stages(ctx context.Context) []stage {
 		},
 		{
 			does:     "changes one byte in the middle of a file of archive.db's replica, which no listing shows",
-			do:       d.flip,
+			do:       func() error { return d.flip(ctx) },
 			observed: "no beat, and a failure signal that names the restore check: ",
 			when: func(r heartbeat.Result) bool {
 				return skipped(check)(r) && strings.Contains(d.receiver.latest(), check)
@@ -175,7 +177,7 @@ func (d *demo) stages(ctx context.Context) []stage {
 		},
 		{
 			does:     "changes the byte back",
-			do:       d.flip,
+			do:       func() error { return d.flip(ctx) },
 			observed: "a heartbeat",
 			when:     sent,
 		},
@@ -184,17 +186,21 @@ func (d *demo) stages(ctx context.Context) []stage {
 
 // flip changes a byte in the middle of a file that a restore of archive.db needs;
 // and when it is called again, back.
-func (d *demo) flip() error {
-	names, err := filepath.Glob(d.path("replica", "archive", "ltx", "0", "*.ltx"))
-	if err != nil || len(names) == 0 {
-		return errors.Join(err, errors.New("archive.db has no replica"))
+func (d *demo) flip(ctx context.Context) error {
+	if d.flipped == "" {
+		client := file.NewReplicaClient(d.path("replica", "archive"))
+		plan, err := litestream.CalcRestorePlan(ctx, client, 0, time.Time{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		d.flipped = client.LTXFilePath(plan[0].Level, plan[0].MinTXID, plan[0].MaxTXID)
 	}
-	data, err := os.ReadFile(names[0])
+	data, err := os.ReadFile(d.flipped)
 	if err != nil {
 		return err
 	}
 	data[len(data)/2] ^= 0xff
-	return os.WriteFile(names[0], data, 0o600)
+	return os.WriteFile(d.flipped, data, 0o600)
 }
 
 // play takes the stages in turn, and returns how many were observed.

@@ -118,7 +118,12 @@ func (c *restoreCheck) next(now time.Time) time.Time {
 func (c *restoreCheck) sleepUntil(ctx context.Context, due time.Time) bool {
 	for {
 		c.warnOverdue(ctx)
-		left := due.Sub(c.clock.Now())
+		now := c.clock.Now()
+		left := due.Sub(now)
+		if left > c.every { // the clock was set back
+			due = c.next(now)
+			left = due.Sub(now)
+		}
 		if left <= 0 || ctx.Err() != nil {
 			return ctx.Err() == nil
 		}

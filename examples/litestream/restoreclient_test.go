@@ -53,6 +53,9 @@ func TestRestoreClient_damage(t *testing.T) {
 
 	panics := 0
 	for size := range data {
+		if size > 300 && size < len(data)-300 && size%37 > 0 {
+			continue // where a page is cut, some will do
+		}
 		err, panicked := verify(data[:size], true)
 		require.Error(t, err, "cut to %d of %d bytes", size, len(data))
 		require.False(t, panicked, "cut to %d of %d bytes: %v", size, len(data), err)
@@ -62,7 +65,7 @@ func TestRestoreClient_damage(t *testing.T) {
 	}
 	assert.NotZero(t, panics, "the package has mended it: then this guard is not needed any more")
 	for at := range data {
-		if at > 150 && at < len(data)-150 && at%7 > 0 {
+		if at > 150 && at < len(data)-150 && at%41 > 0 {
 			continue // of the pages' content, some will do
 		}
 		for _, mask := range []byte{1, 0x80, 0xff} {
