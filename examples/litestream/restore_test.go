@@ -305,6 +305,12 @@ func TestRestore_query(t *testing.T) {
 		err := r.restoreInTime(t.Context())
 		assert.Equal(t, want, err == nil, "%s: %v", query, err)
 	}
+	for _, query := range []string{"SELECT ';'", `SELECT "a;b"`, "SELECT [;] -- and; more\n FROM x;", "SELECT /* ; */ 1; -- done", "SELECT 'it''s; so'", "SELECT 1 - 1;;"} {
+		require.NoError(t, checkQuery(query), query)
+	}
+	for _, query := range []string{"SELECT 1; SELECT 1", "SELECT 1;ATTACH 'x' AS x", "SELECT 'x'; -- a\nDELETE FROM event", "SELECT 1 -- '\n; DELETE FROM event -- '"} {
+		require.EqualError(t, checkQuery(query), "more than one SQL statement; write one", query)
+	}
 	for _, query := range []string{"SELEKT 1", "SELECT (1", "SELECT count(* FROM event", "SELECT 'x"} {
 		require.EqualError(t, checkQuery(query), "not an SQL statement such as SELECT count(*) > 0 FROM users")
 	}
