@@ -57,18 +57,26 @@ type options struct {
 	freeSpace       func(dir string) (uint64, error) // nil: freeSpace
 }
 
+func (o options) withDefaults() options {
+	if o.clock == nil {
+		o.clock = systemClock{}
+	}
+	if o.levels == nil {
+		o.levels = litestream.DefaultCompactionLevels
+	}
+	if o.freeSpace == nil {
+		o.freeSpace = freeSpace
+	}
+	o.lastSyncTimeout = cmp.Or(o.lastSyncTimeout, lastSyncTimeout)
+	o.shutdownTimeout = cmp.Or(o.shutdownTimeout, shutdownTimeout)
+	o.restoreTimeout = cmp.Or(o.restoreTimeout, restoreTimeout)
+	return o
+}
+
 // newDaemon returns a daemon that has opened nothing yet: so its errors are
 // those of the configuration.
 func newDaemon(cfg *config, opts options) (*daemon, error) {
-	if opts.clock == nil {
-		opts.clock = systemClock{}
-	}
-	opts.lastSyncTimeout = cmp.Or(opts.lastSyncTimeout, lastSyncTimeout)
-	opts.shutdownTimeout = cmp.Or(opts.shutdownTimeout, shutdownTimeout)
-	opts.restoreTimeout = cmp.Or(opts.restoreTimeout, restoreTimeout)
-	if opts.freeSpace == nil {
-		opts.freeSpace = freeSpace
-	}
+	opts = opts.withDefaults()
 	d := &daemon{options: opts, addr: cfg.Addr}
 	slot := make(chan struct{}, 1)
 	for i, c := range cfg.DBs {
@@ -85,9 +93,6 @@ func newDaemon(cfg *config, opts options) (*daemon, error) {
 	}
 	// A store opens all its databases or none, so each is handed to it once it can
 	// be opened: one that cannot must not keep the others from being replicated.
-	if opts.levels == nil {
-		opts.levels = litestream.DefaultCompactionLevels
-	}
 	d.store = litestream.NewStore(nil, opts.levels)
 	d.store.Logger = opts.litestreamLogger
 	d.store.SetShutdownSyncTimeout(opts.lastSyncTimeout)

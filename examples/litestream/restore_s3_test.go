@@ -63,7 +63,7 @@ func TestRestore_s3Hangs(t *testing.T) {
 	s.taken()
 	go func() {
 		defer close(done)
-		r.restoreCheck.check(ctx)
+		r.check(ctx)
 	}()
 	eventually(t, func() bool { return s.asked("GET") > 0 }, "no request")
 	cancel()

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -131,5 +130,5 @@ func TestRestoreClient_resumes(t *testing.T) {
 	_, err = stream.Read(make([]byte, 1))
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = client.OpenLTXFile(ctx, 0, minTXID, maxTXID, 0, 0)
-	require.True(t, errors.Is(err, context.Canceled))
+	require.ErrorIs(t, err, context.Canceled)
 }

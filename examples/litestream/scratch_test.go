@@ -64,12 +64,12 @@ func TestRemoveLeftovers(t *testing.T) {
 	}
 	for _, name := range kept {
 		_, err := os.Lstat(path(name))
-		assert.NoError(t, err)
+		require.NoError(t, err)
 	}
 	for _, file := range []string{live.restored() + ".tmp", path(scratchPrefix + "file"), path("another/restored.db"), path("elsewhere/restored.db"),
 		path(scratchPrefix + "notes/restored.db"), path(scratchPrefix + "notes/notes.txt"), path(scratchPrefix + "folder/restored.db")} {
 		_, err := os.Lstat(file)
-		assert.NoError(t, err)
+		require.NoError(t, err)
 	}
 	assert.True(t, log.has("level=WARN", scratchPrefix+"notes", "notes.txt is not a file that a restore makes"), log)
 	assert.True(t, log.has("level=WARN", scratchPrefix+"folder", "restored.db is not a file that a restore makes"), log)
