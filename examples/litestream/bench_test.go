@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,5 +101,33 @@ func BenchmarkPing(b *testing.B) {
 
 		theirs := litestream.NewHeartbeatClient(server.URL, time.Minute)
 		bench("litestream", func(b *testing.B) error { return theirs.Ping(b.Context()) })
+	}
+}
+
+// BenchmarkRestoreCheck restores a database of 10 MB that does not compress.
+func BenchmarkRestoreCheck(b *testing.B) {
+	const size = 10_000_000
+	dir := b.TempDir()
+	path := filepath.Join(dir, "app.db")
+	require.NoError(b, createDB(b.Context(), path))
+	sqlite, err := sql.Open("sqlite", "file:"+path)
+	require.NoError(b, err)
+	_, err = sqlite.ExecContext(b.Context(), `INSERT INTO attachment VALUES (randomblob(?));`, size)
+	require.NoError(b, errors.Join(err, sqlite.Close()))
+	db, err := newDB(dbConfig{Path: path, Replica: replicaConfig{URL: "file://" + dir + "/replica"}})
+	require.NoError(b, err)
+	db.SetLogger(slog.New(slog.DiscardHandler))
+	db.Replica.Client.SetLogger(slog.New(slog.DiscardHandler))
+	db.MonitorInterval, db.Replica.MonitorEnabled = 0, false
+	require.NoError(b, db.Open())
+	b.Cleanup(func() { _ = db.Close(context.Background()) })
+	require.NoError(b, db.SyncAndWait(b.Context()))
+	check := &restoreCheck{
+		reporter: newReporter(db, systemClock{}, nil), every: time.Hour, dir: dir, timeout: time.Hour, freeSpace: freeSpace,
+	}
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		require.NoError(b, check.restoreInTime(b.Context()))
 	}
 }

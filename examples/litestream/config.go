@@ -23,7 +23,10 @@ import (
 // A config is what the operator writes. The heartbeat-… keys are the library's.
 type config struct {
 	heartbeat.Config `yaml:",inline"`
-	DBs              []dbConfig `yaml:"dbs"`
+	Restore          restoreConfig `yaml:",inline"`
+	RestoreDir       string        `yaml:"restore-check-dir"` // empty: the system's
+	Addr             string        `yaml:"addr"`              // where /healthz and /metrics are served; empty: nowhere
+	DBs              []dbConfig    `yaml:"dbs"`
 }
 
 type dbConfig struct {
@@ -34,12 +37,30 @@ type dbConfig struct {
 	heartbeat.Config `yaml:",inline"`
 	Global           *bool `yaml:"heartbeat-global"` // nil: see countsGlobally
 
+	// What is set here takes the place of what the top has.
+	Restore restoreConfig `yaml:",inline"`
+
 	off bool // whether heartbeat-url is there, and empty
 }
 
 type replicaConfig struct {
 	URL          string        `yaml:"url"`
 	SyncInterval time.Duration `yaml:"sync-interval"` // zero: Litestream's default
+}
+
+// A restoreConfig says how often a replica is restored, to see that it can be.
+type restoreConfig struct {
+	Every *time.Duration `yaml:"restore-check"`       // nil: as above it, or not at all; zero: not at all
+	Query string         `yaml:"restore-check-query"` // empty: none
+}
+
+// on reports whether replicas are restored.
+func (c restoreConfig) on() bool { return c.Every != nil && *c.Every > 0 }
+
+// restoreCheck returns what counts for the i-th database.
+func (c *config) restoreCheck(i int) restoreConfig {
+	db := c.DBs[i].Restore
+	return restoreConfig{cmp.Or(db.Every, c.Restore.Every), cmp.Or(db.Query, c.Restore.Query)}
 }
 
 // countsGlobally reports whether the global heartbeat stands for the database too.
@@ -196,20 +217,43 @@ func checkValue(key string, value ast.Node) error {
 	switch key {
 	case "dbs":
 		return checkDBs(value)
-	case "heartbeat-interval", "sync-interval":
-		if _, ok := value.(*ast.NullNode); ok {
-			return nil
+	case "heartbeat-interval", "heartbeat-max-sync-age", "sync-interval":
+		d, ok, err := duration(key, value, "30s or 5m")
+		if err == nil && ok && d <= 0 {
+			err = at(t, t.Value+" is not positive")
 		}
-		d, err := time.ParseDuration(t.Value)
-		if _, ok := value.(ast.ScalarNode); !ok || err != nil {
-			// It does not show the value, which may be a misplaced URL.
-			return &placedError{t.Position.Line, t.Position.Column, key + ": not a duration such as 30s or 5m"}
+		return err
+	case "restore-check":
+		d, ok, err := duration(key, value, "24h, or 0s for none")
+		if _, unitless := value.(*ast.IntegerNode); unitless {
+			err = at(t, "not a duration such as 24h, or 0s for none")
 		}
-		if d <= 0 {
-			return at(t, t.Value+" is not positive")
+		if err == nil && ok && d < minRestoreCheck && d != 0 {
+			err = at(t, fmt.Sprintf("%s is too often, since each check reads the whole replica; at least %s, or 0s for none", t.Value, "1h"))
 		}
+		return err
 	}
 	return nil
+}
+
+// maxDuration is more than anybody means.
+const maxDuration = 365 * 24 * time.Hour
+
+// duration returns the duration that a key has, and whether it has any.
+func duration(key string, value ast.Node, example string) (d time.Duration, ok bool, err error) {
+	if _, null := value.(*ast.NullNode); null {
+		return 0, false, nil
+	}
+	t := value.GetToken()
+	d, err = time.ParseDuration(t.Value)
+	if _, scalar := value.(ast.ScalarNode); !scalar || err != nil {
+		// It does not show the value, which may be a misplaced URL.
+		return 0, false, &placedError{t.Position.Line, t.Position.Column, key + ": not a duration such as " + example}
+	}
+	if d > maxDuration {
+		return 0, false, at(t, t.Value+" is more than a year; at most 8760h")
+	}
+	return d, true, nil
 }
 
 func checkDBs(value ast.Node) error {

@@ -61,6 +61,7 @@ dbs:
 func TestRun_configErrors(t *testing.T) {
 	t.Parallel()
 	const dbs = "dbs:\n  - path: /data/app.db\n    replica:\n      url: file:///backup/app\n"
+	const on = "heartbeat-url: https://hc-ping.com/secret\n"
 	for name, test := range map[string]struct{ text, want string }{
 		"unknown key":                 {"heartbeat_url: https://hc-ping.com/secret\n" + dbs, `FILE:1:1: unknown key "heartbeat_url"`},
 		"unknown key of a replica":    {dbs + "      sync_interval: 1s\n", `FILE:5:7: unknown key "sync_interval"`},
@@ -118,12 +119,38 @@ func TestRun_configErrors(t *testing.T) {
 		"database without replica":    {"dbs:\n  - path: /data/app.db\n", "FILE: dbs[0].replica.url: not set for /data/app.db"},
 		"replica that is no URL":      {"dbs:\n  - path: /data/app.db\n    replica:\n      url: /backup/secret\n", "FILE: dbs[0].replica.url: not a replica URL such as file:///backup/app or s3://bucket/app"},
 		"replica URL with a bad port": {"dbs:\n  - path: /data/app.db\n    replica:\n      url: sftp://user:se/cret@host/app\n", "FILE: dbs[0].replica.url: not a replica URL such as file:///backup/app or s3://bucket/app"},
+		"interval of decades":         {"heartbeat-url: https://hc-ping.com/secret\nheartbeat-interval: 300000h\n" + dbs, "FILE:2:21: heartbeat-interval: 300000h is more than a year; at most 8760h"},
+		"host in a file URL":          {strings.Replace(dbs, "file:///", "file://", 1), "FILE: dbs[0].replica.url: backup is taken for a host, which a file URL has not; write three slashes before the whole path, as in file:///backup/app"},
+		"replica in Litestream's own": {strings.Replace(dbs, "/backup/app", "/data/.app.db-litestream/replica", 1), "FILE: dbs[0].replica.url: lies within Litestream's own folder beside /data/app.db; write one elsewhere, best on another disk"},
+		"replica is Litestream's own": {strings.Replace(dbs, "/backup/app", "/data/.app.db-litestream", 1), "FILE: dbs[0].replica.url: lies within Litestream's own folder beside /data/app.db; write one elsewhere, best on another disk"},
+		"replica in another's own":    {dbs + "  - path: /data/b.db\n    replica:\n      url: file:///data/.app.db-litestream/ltx\n", "FILE: dbs[1].replica.url: lies within Litestream's own folder beside /data/app.db; write one elsewhere, best on another disk"},
+		"replica around the database": {strings.Replace(dbs, "/backup/app", "/data/", 1), "FILE: dbs[0].replica.url: /data/app.db lies within it; write a folder that the replica has for itself"},
+		"replica around all":          {strings.Replace(dbs, "/backup/app", "/", 1), "FILE: dbs[0].replica.url: /data/app.db lies within it; write a folder that the replica has for itself"},
+		"replica around another's":    {dbs + "  - path: /backup/b/b.db\n    replica:\n      url: file:///other\n  - path: /data/c.db\n    replica:\n      url: file:///backup/b\n", "FILE: dbs[2].replica.url: /backup/b/b.db lies within it; write a folder that the replica has for itself"},
+		"restore check in days":       {on + "restore-check: 1d\n" + dbs, "FILE:2:16: restore-check: not a duration such as 24h, or 0s for none"},
+		"restore check of zero what":  {on + "restore-check: 0\n" + dbs, "FILE:2:16: restore-check: not a duration such as 24h, or 0s for none"},
+		"restore check too often":     {on + "restore-check: 59m\n" + dbs, "FILE:2:16: restore-check: 59m is too often, since each check reads the whole replica; at least 1h, or 0s for none"},
+		"restore check before":        {on + dbs + "    restore-check: -1h\n", "FILE:6:20: restore-check: -1h is too often, since each check reads the whole replica; at least 1h, or 0s for none"},
+		"restore check for ages":      {on + "restore-check: 9000h\n" + dbs, "FILE:2:16: restore-check: 9000h is more than a year; at most 8760h"},
+		"restore check, nobody told":  {"restore-check: 24h\n" + dbs, "FILE: restore-check: no heartbeat stands for any database, so nobody would be told; set heartbeat-url"},
+		"own check, nobody told":      {dbs + "    restore-check: 24h\n", "FILE: dbs[0].restore-check: no heartbeat stands for this database, so nobody would be told; set heartbeat-url"},
+		"query without a check":       {on + "restore-check-query: SELECT 1\n" + dbs, "FILE: restore-check-query: set without restore-check"},
+		"own query without a check":   {on + dbs + "    restore-check-query: SELECT 1\n", "FILE: dbs[0].restore-check-query: set without restore-check"},
+		"own query, check turned off": {on + "restore-check: 24h\n" + dbs + "    restore-check: 0s\n    restore-check-query: SELECT 1\n", "FILE: dbs[0].restore-check-query: set without restore-check"},
+		"folder without a check":      {on + "restore-check-dir: /tmp\n" + dbs, "FILE: restore-check-dir: set without restore-check"},
+		"query that is no SQL":        {on + "restore-check: 24h\nrestore-check-query: count the secrets\n" + dbs, "FILE: restore-check-query: not an SQL statement such as SELECT count(*) > 0 FROM users"},
+		"own query that is no SQL":    {on + dbs + "    restore-check: 24h\n    restore-check-query: SELECT (1\n", "FILE: dbs[0].restore-check-query: not an SQL statement such as SELECT count(*) > 0 FROM users"},
+		"restore folder missing":      {on + "restore-check: 24h\nrestore-check-dir: /nowhere/scratch\n" + dbs, "FILE: restore-check-dir: /nowhere/scratch does not exist"},
+		"restore folder is a file":    {on + "restore-check: 24h\nrestore-check-dir: FILE\n" + dbs, "FILE: restore-check-dir: FILE is not a folder"},
+		"restore folder at home":      {on + "restore-check: 24h\nrestore-check-dir: ~/scratch\n" + dbs, "FILE: restore-check-dir: ~ is not expanded; write the whole path, or $HOME"},
+		"restore folder in a replica": {on + "restore-check: 24h\nrestore-check-dir: DIR\n" + strings.Replace(dbs, "/backup/app", "DIR", 1), "FILE: restore-check-dir: lies within what belongs to dbs[0] alone"},
+		"port without host":           {on + "addr: 8080\n" + dbs, "FILE: addr: not an address such as localhost:9090 or :9090"},
 		"unknown backend":             {"dbs:\n  - path: /data/app.db\n    replica:\n      url: tape://drive/secret\n", `FILE: dbs[0].replica.url: unsupported replica URL scheme: "tape"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "config.yml")
-			writeFile(t, path, test.text)
+			writeFile(t, path, strings.NewReplacer("FILE", path, "DIR", filepath.Dir(path)).Replace(test.text))
 			got := runForError(t, path)
 			want, more := strings.CutSuffix(strings.ReplaceAll(test.want, "FILE", path), ": ")
 			if !more {
@@ -180,14 +207,16 @@ func TestLoadConfig_files(t *testing.T) {
 	}
 	require.NoError(t, load("app.db", "backup/app", "empty.db", "backup/app2", "missing.db", "backup/missing"))
 	for want, pairs := range map[string][]string{
-		"dbs[0].path: DIR/text.db is not an SQLite database":                                  {"text.db", "backup/app"},
-		"dbs[0].path: DIR/backup is a folder, not a database":                                 {"backup", "backup/app"},
-		"dbs[0].replica.url: DIR/app.db is a file; a replica is a folder":                     {"app.db", "app.db"},
-		"dbs[1].path: DIR/link.db is given twice":                                             {"app.db", "backup/a", "link.db", "backup/b"},
-		"dbs[1].replica.url: the same as another database's":                                  {"app.db", "backup/app", "b.db", "linked/app"},
-		"dbs[1].replica.url: lies within the replica of dbs[0]":                               {"app.db", "backup/app", "b.db", "linked/app/new/b"},
-		"dbs[1].replica.url: the replica of dbs[0] lies within it":                            {"app.db", "backup/app", "b.db", "linked"},
-		"dbs[0].replica.url: not a replica URL such as file:///backup/app or s3://bucket/app": {"app.db\n    replica: {url: /x}\n  - path: DIR/b.db", "backup/app"},
+		"dbs[0].path: DIR/text.db is not an SQLite database":                                                                    {"text.db", "backup/app"},
+		"dbs[0].path: DIR/backup is a folder, not a database":                                                                   {"backup", "backup/app"},
+		"dbs[0].replica.url: DIR/app.db is a file; a replica is a folder":                                                       {"app.db", "app.db"},
+		"dbs[1].path: DIR/link.db is given twice":                                                                               {"app.db", "backup/a", "link.db", "backup/b"},
+		"dbs[0].replica.url: lies within Litestream's own folder beside DIR/link.db; write one elsewhere, best on another disk": {"link.db", ".link.db-litestream/x"},
+		"dbs[0].replica.url: DIR/app.db lies within it; write a folder that the replica has for itself":                         {"app.db", "./"},
+		"dbs[1].replica.url: the same as another database's":                                                                    {"app.db", "backup/app", "b.db", "linked/app"},
+		"dbs[1].replica.url: lies within the replica of dbs[0]":                                                                 {"app.db", "backup/app", "b.db", "linked/app/new/b"},
+		"dbs[1].replica.url: the replica of dbs[0] lies within it":                                                              {"app.db", "backup/app", "b.db", "linked"},
+		"dbs[0].replica.url: not a replica URL such as file:///backup/app or s3://bucket/app":                                   {"app.db\n    replica: {url: /x}\n  - path: DIR/b.db", "backup/app"},
 	} {
 		assert.EqualError(t, load(pairs...), want)
 	}
@@ -241,6 +270,47 @@ func TestConfig_beats(t *testing.T) {
 	assert.Equal(t, []time.Duration{150 * time.Second, 30 * time.Second, 150 * time.Second, 0, 0, 150 * time.Second}, every)
 }
 
+// What is set beneath a database takes the place of what the top has.
+func TestConfig_restoreChecks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yml")
+	text := "heartbeat-url: https://hc.example/global\nrestore-check: 24h\nrestore-check-query: SELECT 1\nrestore-check-dir: " + dir + "\ndbs:\n"
+	for i, settings := range []string{
+		"",
+		"restore-check: 1h",
+		"restore-check: 168h\n    restore-check-query: SELECT 2",
+		"restore-check: 0s",
+		"restore-check:",
+		`heartbeat-url: ""`,
+	} {
+		text += fmt.Sprintf("  - path: /data/%d.db\n    replica: {url: 'file:///backup/%d'}\n    %s\n", i, i, settings)
+	}
+	writeFile(t, path, text)
+	cfg, err := loadConfig(path)
+	require.NoError(t, err)
+	d, err := newDaemon(cfg, options{})
+	require.NoError(t, err)
+	var got []string
+	for _, c := range d.checks() {
+		got = append(got, fmt.Sprint(c.Path(), " ", c.every, " ", c.query, " ", c.dir == dir))
+	}
+	assert.Equal(t, []string{
+		"/data/0.db (restore check) 24h0m0s SELECT 1 true",
+		"/data/1.db (restore check) 1h0m0s SELECT 1 true",
+		"/data/2.db (restore check) 168h0m0s SELECT 2 true",
+		"/data/4.db (restore check) 24h0m0s SELECT 1 true",
+	}, got)
+	var watched []string
+	for _, db := range d.monitors[0].Status().Databases {
+		watched = append(watched, db.Path)
+	}
+	assert.Contains(t, watched, "/data/0.db (restore check)")
+	assert.NotContains(t, watched, "/data/3.db (restore check)")
+	assert.Contains(t, watched, "/data/3.db")
+	assert.Len(t, watched, 5+4)
+}
+
 // The interval that counts is the one that was raised, of which a line tells.
 func TestNewDaemon_intervalRaised(t *testing.T) {
 	t.Parallel()
@@ -265,7 +335,7 @@ func TestLoadConfig_sample(t *testing.T) {
 	// So are the lines that are commented out.
 	sample, err := os.ReadFile("litestream.yml")
 	require.NoError(t, err)
-	for _, key := range []string{"heartbeat-urls:", "  - https:", "heartbeat-interval:", "heartbeat-fail-url:", "heartbeat-fail-body:", "sync-interval:", "heartbeat-global:"} {
+	for _, key := range []string{"heartbeat-urls:", "  - https:", "heartbeat-interval:", "heartbeat-fail-url:", "heartbeat-fail-body:", "sync-interval:", "heartbeat-global:", "restore-check:", "restore-check-query:", "restore-check-dir:", "addr:"} {
 		require.Contains(t, string(sample), "# "+key)
 		sample = bytes.Replace(sample, []byte("# "+key), []byte(key), 1)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +35,9 @@ type daemon struct {
 	databases []*litestream.DB
 	reporters []*reporter          // one for each database
 	monitors  []*heartbeat.Monitor // one for each heartbeat
+	watched   [][]int              // the databases of each monitor, by their indexes
+	restores  []*restoreCheck      // one for each database; nil: none
+	addr      string               // of the HTTP server; "": none
 	closed    atomic.Int32         // how many databases were closed in good order
 	options
 }
@@ -42,22 +47,38 @@ type options struct {
 	litestreamLogger *slog.Logger
 
 	// For the demonstration and tests.
-	clock           heartbeat.Clock        // nil: the system's
-	monitorInterval time.Duration          // how often Litestream looks for writes; zero: its default
-	lastSyncTimeout time.Duration          // zero: lastSyncTimeout
-	shutdownTimeout time.Duration          // zero: shutdownTimeout
-	onResult        func(heartbeat.Result) // told of each check
+	clock           heartbeat.Clock                  // nil: the system's
+	monitorInterval time.Duration                    // how often Litestream looks for writes; zero: its default
+	lastSyncTimeout time.Duration                    // zero: lastSyncTimeout
+	shutdownTimeout time.Duration                    // zero: shutdownTimeout
+	onResult        func(heartbeat.Result)           // told of each check
+	levels          litestream.CompactionLevels      // nil: Litestream's default
+	restoreTimeout  time.Duration                    // zero: restoreTimeout
+	freeSpace       func(dir string) (uint64, error) // nil: freeSpace
+}
+
+func (o options) withDefaults() options {
+	if o.clock == nil {
+		o.clock = systemClock{}
+	}
+	if o.levels == nil {
+		o.levels = litestream.DefaultCompactionLevels
+	}
+	if o.freeSpace == nil {
+		o.freeSpace = freeSpace
+	}
+	o.lastSyncTimeout = cmp.Or(o.lastSyncTimeout, lastSyncTimeout)
+	o.shutdownTimeout = cmp.Or(o.shutdownTimeout, shutdownTimeout)
+	o.restoreTimeout = cmp.Or(o.restoreTimeout, restoreTimeout)
+	return o
 }
 
 // newDaemon returns a daemon that has opened nothing yet: so its errors are
 // those of the configuration.
 func newDaemon(cfg *config, opts options) (*daemon, error) {
-	if opts.clock == nil {
-		opts.clock = systemClock{}
-	}
-	opts.lastSyncTimeout = cmp.Or(opts.lastSyncTimeout, lastSyncTimeout)
-	opts.shutdownTimeout = cmp.Or(opts.shutdownTimeout, shutdownTimeout)
-	d := &daemon{options: opts}
+	opts = opts.withDefaults()
+	d := &daemon{options: opts, addr: cfg.Addr}
+	slot := make(chan struct{}, 1)
 	for i, c := range cfg.DBs {
 		db, err := newDB(c)
 		if err != nil {
@@ -68,10 +89,11 @@ func newDaemon(cfg *config, opts options) (*daemon, error) {
 		}
 		d.databases = append(d.databases, db)
 		d.reporters = append(d.reporters, newReporter(db, opts.clock, d.logger))
+		d.restores = append(d.restores, d.newRestoreCheck(cfg, i, slot))
 	}
 	// A store opens all its databases or none, so each is handed to it once it can
 	// be opened: one that cannot must not keep the others from being replicated.
-	d.store = litestream.NewStore(nil, litestream.DefaultCompactionLevels)
+	d.store = litestream.NewStore(nil, opts.levels)
 	d.store.Logger = opts.litestreamLogger
 	d.store.SetShutdownSyncTimeout(opts.lastSyncTimeout)
 	for _, b := range cfg.beats() {
@@ -89,12 +111,15 @@ func (d *daemon) addMonitor(b beat, cfg *config) error {
 	var watched []heartbeat.SyncReporter
 	for _, i := range b.databases {
 		watched = append(watched, d.reporters[i])
+		if d.restores[i] != nil {
+			watched = append(watched, d.restores[i])
+		}
 	}
 	monitor, err := b.NewMonitor(watched, &heartbeat.Options{Clock: d.clock, Logger: d.logger, OnResult: d.onResult})
 	if err != nil {
-		return withKeys(b.key, err)
+		return beneath(b.key, err)
 	}
-	d.monitors = append(d.monitors, monitor)
+	d.monitors, d.watched = append(d.monitors, monitor), append(d.watched, b.databases)
 	interval := monitor.Status().Interval
 	every := interval / checksPerBeat
 	for _, i := range b.databases {
@@ -108,6 +133,32 @@ func (d *daemon) addMonitor(b beat, cfg *config) error {
 		}
 	}
 	return nil
+}
+
+// newRestoreCheck returns the restore check of the i-th database; nil if there is
+// to be none.
+func (d *daemon) newRestoreCheck(cfg *config, i int, slot chan struct{}) *restoreCheck {
+	c := cfg.restoreCheck(i)
+	if !c.on() {
+		return nil
+	}
+	return &restoreCheck{
+		reporter: d.reporters[i], every: *c.Every, query: c.Query, dir: cmp.Or(cfg.RestoreDir, os.TempDir()),
+		timeout: d.restoreTimeout, slot: slot, freeSpace: d.freeSpace, clock: d.clock, logger: d.logger,
+		lost: func(ctx context.Context) { d.beatNow(ctx, i) },
+	}
+}
+
+// beatNow makes the heartbeats that stand for a database look at it now, so that a
+// failure signal need not wait for the next.
+func (d *daemon) beatNow(ctx context.Context, i int) {
+	var beats sync.WaitGroup
+	for j, m := range d.monitors {
+		if slices.Contains(d.watched[j], i) {
+			beats.Go(func() { m.Beat(ctx) })
+		}
+	}
+	beats.Wait()
 }
 
 func newDB(c dbConfig) (*litestream.DB, error) {
@@ -132,6 +183,12 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.store.Open(ctx); err != nil {
 		return err
 	}
+	server, err := d.serve()
+	if err != nil {
+		return errors.Join(err, d.store.Close(context.WithoutCancel(ctx)))
+	}
+	defer server.Close()
+	d.removeLeftovers()
 	var tasks sync.WaitGroup
 	errs := make([]error, len(d.databases))
 	for i := range d.databases {
@@ -179,6 +236,11 @@ func (d *daemon) replicate(ctx context.Context, i int) error {
 		return nil
 	}
 	if r := d.reporters[i]; r.every > 0 {
+		if check := d.restores[i]; check != nil {
+			var restores sync.WaitGroup
+			defer restores.Wait()
+			restores.Go(func() { check.run(ctx) })
+		}
 		r.run(ctx)
 	}
 	<-ctx.Done()
@@ -189,6 +251,17 @@ func (d *daemon) replicate(ctx context.Context, i int) error {
 	}
 	d.closed.Add(1)
 	return nil
+}
+
+// removeLeftovers removes what restores of a killed process left behind.
+func (d *daemon) removeLeftovers() {
+	dirs := map[string]bool{}
+	for _, c := range d.restores {
+		if c != nil && !dirs[c.dir] {
+			dirs[c.dir] = true
+			removeLeftovers(c.dir, d.logger)
+		}
+	}
 }
 
 // open starts to replicate db, and reports whether it could before ctx was done.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // Exit statuses, beside 0.
@@ -24,6 +25,9 @@ const (
 	exitFailed = 1 // a stage was not observed, or a last sync failed
 	exitUsage  = 2 // the command line or the configuration is wrong
 )
+
+// sameSignal is how long further signals are taken for the first.
+const sameSignal = time.Second
 
 const usage = `Usage: litestream [-config file]
 
@@ -34,10 +38,14 @@ say what goes into the file. It stops at SIGINT or SIGTERM, within ten seconds.
 `
 
 func main() {
+	// Where nobody reads the output any more, writing it fails, and does not end the
+	// process: neither last syncs nor temporary files may be lost to that.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Once told to stop, a second signal ends the process at once, even while a
-	// last sync waits for a replica that does not answer.
-	context.AfterFunc(ctx, stop)
+	// last sync waits for a replica that does not answer. One that comes within
+	// moments is the same: timeout(1), for one, signals the process and its group.
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -30,7 +30,12 @@ import (
 const asProgram = "LITESTREAM_EXAMPLE_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	switch os.Getenv(asProgram) {
+	case "":
+	case "restoring":
+		mainRestoring()
+		return
+	default:
 		main()
 		return
 	}
@@ -143,11 +148,7 @@ func (s *system) run() {
 		litestreamLogger: slog.New(slog.DiscardHandler),
 		clock:            s.clock,
 		monitorInterval:  demoSync,
-		onResult: func(r heartbeat.Result) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.results = append(s.results, r)
-		},
+		onResult:         s.onResult,
 	})
 	require.NoError(s.t, err)
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -160,6 +161,12 @@ func (s *system) run() {
 			s.t.Log(s.log.String())
 		}
 	})
+}
+
+func (s *system) onResult(r heartbeat.Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.results = append(s.results, r)
 }
 
 // count counts the results so far that began after a time, with that outcome.
@@ -318,7 +325,7 @@ func TestDaemon_lastSyncFails(t *testing.T) {
 	require.ErrorContains(t, <-done, "last sync of "+s.path("broken.db")+": ")
 	assert.True(t, s.log.has(`msg="databases closed" databases=2`), s.log)
 	for _, name := range []string{"a.db", "b.db"} {
-		assert.Equal(t, rows(t, s.path(name)), rows(t, restore(t, s.replica(name))), name)
+		assert.Equal(t, rows(t, s.path(name)), rows(t, restoreCopy(t, s.replica(name))), name)
 	}
 }
 
@@ -377,9 +384,10 @@ func TestRun_noHeartbeatURL(t *testing.T) {
 	eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
 	cancel()
 	assert.Zero(t, <-done, log)
-	assert.Equal(t, rows(t, dir+"/app.db"), rows(t, restore(t, dir+"/replica")))
+	assert.Equal(t, rows(t, dir+"/app.db"), rows(t, restoreCopy(t, dir+"/replica")))
 }
 
+// It ends in good order after a signal, also where that comes twice.
 func TestProgram_signals(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
@@ -405,48 +413,51 @@ func TestProgram_signals(t *testing.T) {
 			_, err = db.ExecContext(t.Context(), `INSERT INTO event VALUES ('the last');`)
 			require.NoError(t, err)
 			require.NoError(t, program.Process.Signal(signal))
+			_ = program.Process.Signal(signal) // it may have ended
 			require.NoError(t, program.Wait(), log)
 			require.NoError(t, db.Close())
 
 			assert.True(t, log.has("level=INFO msg=replicating", "db="+dbPath), log)
 			assert.True(t, log.has(`level=INFO msg="databases closed" databases=1`), log)
-			restored := rows(t, restore(t, dir+"/replica"))
+			restored := rows(t, restoreCopy(t, dir+"/replica"))
 			assert.Contains(t, restored, "the last")
 			assert.Equal(t, rows(t, dbPath), restored)
 		})
 	}
 }
 
-func TestDemonstration(t *testing.T) {
+// A second signal after a while ends it at once, whatever it waits for.
+func TestProgram_secondSignal(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	t.Setenv("TMPDIR", dir)
-	var out, errs buffer
-	require.Zero(t, run(t.Context(), nil, &out, &errs), "%s%s", &out, &errs)
-	assert.Empty(t, errs.String())
-	assert.Equal(t, 5, strings.Count(out.String(), "→ observed:"))
-	assert.Contains(t, out.String(), `level=INFO msg="heartbeat sent" url=http://127.0.0.1:`)
-	assert.Contains(t, out.String(), `level=WARN msg="heartbeat skipped" reason="last sync too old" db=`+dir)
-	assert.Contains(t, out.String(), "connection refused")
-	assert.NotContains(t, out.String(), "level=INFO msg=\"sync recovered\"", "Litestream's own lines are not to be shown")
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	assert.Empty(t, entries, "something was left behind")
-}
-
-func TestDemonstration_interrupted(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("TMPDIR", dir)
-	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs buffer
-	done := make(chan int, 1)
-	go func() { done <- run(ctx, nil, &out, &errs) }()
-	eventually(t, func() bool { return out.has("2. The demonstration") }, "no second stage")
-	cancel()
-	assert.Equal(t, exitFailed, <-done)
-	assert.Equal(t, "after 1 of 5 stages: interrupted before this was observed: a skipped beat that names the idle database\n", errs.String())
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	assert.Empty(t, entries, "something was left behind")
+	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
+	configPath := filepath.Join(dir, "config.yml")
+	writeFile(t, configPath, "dbs:\n  - path: "+dir+"/app.db\n    replica:\n      url: file://"+dir+"/replica\n")
+	log := &buffer{}
+	program := exec.CommandContext(t.Context(), os.Args[0], "-config", configPath)
+	program.Env = append(os.Environ(), asProgram+"=1")
+	program.Stderr = log
+	require.NoError(t, program.Start())
+	eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
+	eventually(t, func() bool { // Litestream may be making the folder anew
+		return os.RemoveAll(dir+"/replica") == nil && os.WriteFile(dir+"/replica", nil, 0o600) == nil
+	}, "not broken")
+	insert(t, filepath.Join(dir, "app.db"))
+	began := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- program.Wait() }()
+	eventually(t, func() bool {
+		_ = program.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	}, "it goes on")
+	status := program.ProcessState.Sys().(syscall.WaitStatus)
+	assert.True(t, status.Signaled() && status.Signal() == syscall.SIGTERM, "%v: %s", program.ProcessState, log)
+	assert.GreaterOrEqual(t, time.Since(began), sameSignal)
 }
 
 func TestRun_commandLine(t *testing.T) {
@@ -491,10 +502,16 @@ func openReplicated(t *testing.T, path, url string) *litestream.DB {
 
 func insert(t *testing.T, path string) {
 	t.Helper()
+	require.NoError(t, insertRow(path))
+}
+
+func insertRow(path string) error {
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
-	require.NoError(t, err)
-	_, err = db.ExecContext(t.Context(), `INSERT INTO event VALUES (datetime());`)
-	require.NoError(t, errors.Join(err, db.Close()))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(context.Background(), `INSERT INTO event VALUES (datetime());`)
+	return errors.Join(err, db.Close())
 }
 
 func ltxFiles(t *testing.T, replica string) []string {
@@ -504,7 +521,7 @@ func ltxFiles(t *testing.T, replica string) []string {
 	return names
 }
 
-func restore(t *testing.T, replica string) (path string) {
+func restoreCopy(t *testing.T, replica string) (path string) {
 	t.Helper()
 	client, err := replicaClient("file://" + replica)
 	require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -14,9 +15,11 @@ import (
 )
 
 // A *litestream.DB is a SyncReporter as it stands. It is not used as one here,
-// since its LastSuccessfulSyncAt goes on advancing while an idle database's
-// replica is gone, or its file was deleted: there is nothing to copy, so nothing
-// fails.
+// since its LastSuccessfulSyncAt goes on advancing when the replica was deleted.
+// While the database is idle there is nothing to copy, so nothing fails. When it
+// is written to, the replica's folder is made anew and takes each new file; but
+// without those before them nothing can be restored. It also goes on advancing
+// when the database's file was deleted.
 var (
 	_ heartbeat.SyncReporter = (*litestream.DB)(nil)
 	_ heartbeat.SyncReporter = (*reporter)(nil)
@@ -56,6 +59,7 @@ type reporter struct {
 	syncedSeenAt time.Time // when that was seen to have changed, on clock
 	goal         position
 	failing      bool
+	proven       atomic.Uint64 // the newest transaction that the replica was proven to hold
 }
 
 // A position is one that the database was at, and that the replica is to reach.
@@ -181,7 +185,7 @@ func (r *reporter) compare(at time.Time, local, remote, after ltx.TXID) error {
 	switch {
 	case local > 0 && remote >= local && remote <= after:
 		r.goal = position{}
-		r.record(at)
+		r.record(position{local, at})
 		return nil
 	case goal.txID == 0 || goal.txID > local: // the first behind, or Litestream began anew
 		r.goal = position{local, at}
@@ -190,7 +194,7 @@ func (r *reporter) compare(at time.Time, local, remote, after ltx.TXID) error {
 		// A database under load is always ahead of its replica, which yet has all
 		// that the database had at an earlier check.
 		r.goal = position{local, at}
-		r.record(goal.at)
+		r.record(goal)
 		return nil
 	case remote < goal.txID && at.Sub(goal.at) < r.every:
 		return nil // at the start, when checks are closer
@@ -198,12 +202,14 @@ func (r *reporter) compare(at time.Time, local, remote, after ltx.TXID) error {
 	return fmt.Errorf("replica is at transaction %d, the database at %d", remote, local)
 }
 
-// record records a sync at that time, or when Litestream was last seen to sync,
-// if that is earlier.
-func (r *reporter) record(at time.Time) {
+// record records a sync of a position, at its time, or when Litestream was last
+// seen to sync, if that is earlier.
+func (r *reporter) record(p position) {
+	at := p.at
 	if r.syncedSeenAt.Before(at) {
 		at = r.syncedSeenAt
 	}
+	r.proven.Store(uint64(p.txID))
 	if r.failing {
 		r.logger.Info("replica check passed again", "db", r.Path())
 		r.failing = false

@@ -83,7 +83,7 @@ func TestReporter_replicaDestroyedAndWrittenTo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())
-	assert.Equal(t, rows(t, b.Path()), rows(t, restore(t, b.replicaDir())))
+	assert.Equal(t, rows(t, b.Path()), rows(t, restoreCopy(t, b.replicaDir())))
 }
 
 func TestReporter_fileDeleted(t *testing.T) {

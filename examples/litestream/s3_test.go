@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,13 +33,13 @@ type store struct {
 	url     string // of the replica
 
 	mu     sync.Mutex
-	counts map[string]int // "LIST", and the methods of requests for objects
-	delay  time.Duration  // of each listing
+	counts map[string]int  // "LIST", and the methods of requests for objects
+	stalls map[string]bool // what is not answered
 }
 
 func newStore(t *testing.T) *store {
 	t.Helper()
-	s := &store{t: t, backend: s3mem.New(), counts: map[string]int{}}
+	s := &store{t: t, backend: s3mem.New(), counts: map[string]int{}, stalls: map[string]bool{}}
 	require.NoError(t, s.backend.CreateBucket("bucket"))
 	fake := gofakes3.New(s.backend).Server()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,13 +49,11 @@ func newStore(t *testing.T) *store {
 		}
 		s.mu.Lock()
 		s.counts[what]++
-		delay := s.delay
+		stalls := s.stalls[what]
 		s.mu.Unlock()
-		if what == "LIST" && delay > 0 {
-			select {
-			case <-time.After(delay):
-			case <-r.Context().Done():
-			}
+		if stalls {
+			<-r.Context().Done()
+			return
 		}
 		fake.ServeHTTP(w, r)
 	}))
@@ -70,6 +69,20 @@ func (s *store) taken() map[string]int {
 	counts := s.counts
 	s.counts = map[string]int{}
 	return counts
+}
+
+// stall makes the server answer no requests of a kind, or again.
+func (s *store) stall(what string, stalls bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalls[what] = stalls
+}
+
+// asked returns how often the server was asked for that since taken was called.
+func (s *store) asked(what string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[what]
 }
 
 func (s *store) keys(level int) (keys []string) {
@@ -92,8 +105,16 @@ func (s *store) change(key string, change func([]byte) []byte) {
 	require.NoError(s.t, err)
 	data, err := io.ReadAll(object.Contents)
 	require.NoError(s.t, err)
-	data = change(data)
-	_, err = s.backend.PutObject("bucket", key, object.Metadata, bytes.NewReader(data), int64(len(data)), nil)
+	s.put(key, change(data))
+}
+
+func (s *store) put(key string, data []byte) {
+	_, err := s.backend.PutObject("bucket", key, map[string]string{}, bytes.NewReader(data), int64(len(data)), nil)
+	require.NoError(s.t, err)
+}
+
+func (s *store) remove(key string) {
+	_, err := s.backend.DeleteObject("bucket", key)
 	require.NoError(s.t, err)
 }
 
@@ -120,6 +141,15 @@ func init() { // the SDK looks for credentials before it asks
 	_ = os.Unsetenv("AWS_CA_BUNDLE") // with it, Litestream's client makes no connection
 }
 
+// requestsInTwoHours are those of README.md, of a database that is idle. One that
+// is written to has twice as many GETs.
+var requestsInTwoHours = map[time.Duration]map[string]int{
+	time.Minute:      {"LIST": 2 * 52, "GET": 2 * 192},
+	5 * time.Minute:  {"LIST": 2 * 52},
+	15 * time.Minute: {"LIST": 2 * 20},
+	time.Hour:        {"LIST": 2 * 8},
+}
+
 // What an hour of checks costs, of a database that is idle and of one that is
 // written to before each, and no sync gets older than an interval.
 func TestReporter_requestsAnHour(t *testing.T) {
@@ -130,11 +160,15 @@ func TestReporter_requestsAnHour(t *testing.T) {
 				t.Parallel()
 				b, s := newS3Bench(t, interval)
 				asked := map[string]int{}
+				writer, err := sql.Open("sqlite", "file:"+b.Path()+"?_pragma=busy_timeout(10000)")
+				require.NoError(t, err)
+				defer writer.Close()
 				for began := b.clock.Now(); b.clock.Now().Sub(began) < 2*time.Hour; {
 					b.clock.Advance(b.every)
 					require.NoError(t, b.db.SyncAndWait(t.Context()))
 					if busy {
-						insert(t, b.Path())
+						_, err := writer.ExecContext(t.Context(), `INSERT INTO event VALUES (datetime());`)
+						require.NoError(t, err)
 					}
 					s.taken()
 					require.NoError(t, b.check(t.Context()))
@@ -143,7 +177,13 @@ func TestReporter_requestsAnHour(t *testing.T) {
 						asked[what] += n
 					}
 				}
-				t.Log(asked)
+				if want, ok := requestsInTwoHours[interval]; ok {
+					if busy {
+						want = map[string]int{"LIST": want["LIST"], "GET": 2 * want["GET"]}
+					}
+					assert.Equal(t, want["LIST"], asked["LIST"])
+					assert.Equal(t, want["GET"], asked["GET"])
+				}
 				assert.LessOrEqual(t, asked["LIST"], 2*60)
 				assert.LessOrEqual(t, asked["GET"], 2*400)
 				assert.Empty(t, asked["PUT"]+asked["POST"]+asked["HEAD"]+asked["DELETE"])
@@ -253,17 +293,13 @@ func TestReporter_snapshotCut(t *testing.T) {
 func TestReporter_hangs(t *testing.T) {
 	t.Parallel()
 	b, s := newS3Bench(t, 5*time.Minute)
-	s.mu.Lock()
-	s.delay = time.Hour
-	s.mu.Unlock()
+	s.stall("LIST", true)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	b.clock.Advance(b.every)
 	require.ErrorIs(t, b.check(ctx), context.DeadlineExceeded)
 	require.NotNil(t, b.replica.listed, "it says nothing of the replica")
-	s.mu.Lock()
-	s.delay = 0
-	s.mu.Unlock()
+	s.stall("LIST", false)
 	s.taken()
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())

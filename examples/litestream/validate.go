@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
+	neturl "net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -34,16 +36,22 @@ func (c *config) validate() error {
 			return fmt.Errorf("dbs[%d].%w", i, err)
 		}
 	}
-	return c.validateHeartbeats()
+	if err := c.validateHeartbeats(); err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(c.Addr); c.Addr != "" && err != nil {
+		return errors.New("addr: not an address such as localhost:9090 or :9090")
+	}
+	return c.validateRestoreChecks(places)
 }
 
 func (c *config) validateHeartbeats() error {
-	if err := withKeys("", c.Validate()); err != nil {
+	if err := beneath("", c.Validate()); err != nil {
 		return err
 	}
 	for i := range c.DBs {
 		db, key := &c.DBs[i], fmt.Sprintf("dbs[%d].", i)
-		if err := withKeys(key, db.Validate()); err != nil {
+		if err := beneath(key, db.Validate()); err != nil {
 			return err
 		}
 		switch {
@@ -79,37 +87,35 @@ func (c *config) validateURLs() error {
 	return nil
 }
 
-// withKeys puts a prefix to the keys of what the library found wrong, in one line.
-func withKeys(prefix string, err error) error {
-	if err == nil {
-		return nil
+// beneath returns the first thing that the library found wrong, with a prefix to
+// its key.
+func beneath(prefix string, err error) error {
+	if ce, ok := errors.AsType[*heartbeat.ConfigError](err); ok {
+		return fmt.Errorf("%s%s: %w", prefix, ce.Key, ce.Err)
 	}
-	errs := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		errs = joined.Unwrap()
-	}
-	var lines []string
-	for _, err := range errs {
-		if ce, ok := errors.AsType[*heartbeat.ConfigError](err); ok {
-			err = fmt.Errorf("%s%s: %w", prefix, ce.Key, ce.Err)
-		}
-		lines = append(lines, err.Error())
-	}
-	return errors.New(strings.Join(lines, "; "))
+	return err
 }
 
 // A place is where a database is, and where its replica is, with all symbolic
 // links followed: two of them for one thing must not pass for two things.
 type place struct {
 	database string
+	own      string // Litestream's own folder beside the database
 	store    string // the replica's scheme, host and query
 	replica  string // its path there
 }
+
+// isFile reports whether the replica is a folder of this machine.
+func (p place) isFile() bool { return strings.HasPrefix(p.store, "file:") }
 
 // place returns where a database and its replica are, or what is wrong with either
 // alone. The key that an error begins with is beneath dbs[…].
 func (c *dbConfig) place() (place, error) {
 	database, err := databasePlace(c.Path)
+	if err != nil {
+		return place{}, fmt.Errorf("path: %w", err)
+	}
+	own, err := canonical(litestream.NewDB(c.Path).MetaPath())
 	if err != nil {
 		return place{}, fmt.Errorf("path: %w", err)
 	}
@@ -120,7 +126,7 @@ func (c *dbConfig) place() (place, error) {
 	if err != nil {
 		return place{}, fmt.Errorf("replica.url: %w", err)
 	}
-	return place{database, store, replica}, nil
+	return place{database, own, store, replica}, nil
 }
 
 func databasePlace(path string) (string, error) {
@@ -150,6 +156,10 @@ func replicaPlace(url string) (store, dir string, err error) {
 	if (scheme == "file" || scheme == "sftp") && isHome(strings.TrimPrefix(dir, "/")) {
 		return "", "", errors.New("~ is not expanded; write the whole path")
 	}
+	// Litestream takes a host for the path's first folder.
+	if u, err := neturl.Parse(url); scheme == "file" && err == nil && u.Host != "" {
+		return "", "", fmt.Errorf("%s is taken for a host, which a file URL has not; write three slashes before the whole path, as in file:///backup/app", u.Host)
+	}
 	if scheme != "file" {
 		return store, path.Clean("/" + dir), nil
 	}
@@ -164,6 +174,14 @@ func replicaPlace(url string) (store, dir string, err error) {
 // those before it.
 func checkPlaces(dbs []dbConfig, places []place, i int) error {
 	p := places[i]
+	for j, other := range places {
+		if own := filepath.ToSlash(other.own); p.isFile() && sameOrWithin(p.replica, own) {
+			// It would be compared with itself.
+			return fmt.Errorf("replica.url: lies within Litestream's own folder beside %s; write one elsewhere, best on another disk", dbs[j].Path)
+		} else if p.isFile() && (within(own, p.replica) || within(filepath.ToSlash(other.database), p.replica)) {
+			return fmt.Errorf("replica.url: %s lies within it; write a folder that the replica has for itself", dbs[j].Path)
+		}
+	}
 	for j, other := range places[:i] {
 		switch {
 		case other.database == p.database:
@@ -183,6 +201,8 @@ func checkPlaces(dbs []dbConfig, places []place, i int) error {
 func within(inner, outer string) bool {
 	return strings.HasPrefix(inner, strings.TrimSuffix(outer, "/")+"/")
 }
+
+func sameOrWithin(inner, outer string) bool { return inner == outer || within(inner, outer) }
 
 func isHome(path string) bool { return path == "~" || strings.HasPrefix(path, "~/") }
 
