@@ -190,16 +190,16 @@ func ExampleSyncTracker() {
 	// 2026-01-01T00:00:00Z
 }
 
-type Config struct {
+type Settings struct {
 	Databases []string         `yaml:"dbs"`
-	Heartbeat heartbeat.Config `yaml:",inline"` // a named field: an embedded one would change how Config prints
+	Heartbeat heartbeat.Config `yaml:",inline"` // a named field: an embedded one would change how Settings prints
 }
 
-func supervise(ctx context.Context, config Config, reporters []heartbeat.SyncReporter) error {
-	if err := config.Heartbeat.Validate(); err != nil || !config.Heartbeat.Enabled() {
+func supervise(ctx context.Context, settings Settings, reporters []heartbeat.SyncReporter) error {
+	if err := settings.Heartbeat.Validate(); err != nil || !settings.Heartbeat.Enabled() {
 		return err // it names each key that is wrong; it is nil if heartbeats are off
 	}
-	monitor, err := config.Heartbeat.NewMonitor(reporters, nil)
+	monitor, err := settings.Heartbeat.NewMonitor(reporters, nil)
 	if err != nil {
 		return err
 	}
@@ -218,14 +218,14 @@ func ExampleConfig() {
 	defer server.Close()
 	db := heartbeat.NewSyncTracker("/data/app.db")
 	db.Record(time.Now())
-	supervise := func(config Config) error { return supervise(ctx, config, []heartbeat.SyncReporter{db}) }
+	supervise := func(settings Settings) error { return supervise(ctx, settings, []heartbeat.SyncReporter{db}) }
 
-	var config Config // nothing is set
-	fmt.Println(supervise(config))
-	config.Heartbeat.URL = "hc-ping.com/your-uuid-here"
-	fmt.Println(supervise(config))
-	config.Heartbeat.URL = server.URL + "/your-uuid-here"
-	fmt.Println(supervise(config))
+	var settings Settings // nothing is set
+	fmt.Println(supervise(settings))
+	settings.Heartbeat.URL = "hc-ping.com/your-uuid-here"
+	fmt.Println(supervise(settings))
+	settings.Heartbeat.URL = server.URL + "/your-uuid-here"
+	fmt.Println(supervise(settings))
 	// Output:
 	// <nil>
 	// heartbeat: heartbeat-url: ping URL has no scheme (http or https); it must be absolute, such as https://hc-ping.com/your-uuid-here

@@ -274,12 +274,15 @@ func TestNamedField(t *testing.T) {
 	require.NotContains(t, string(text), "/data/app.db")
 }
 
-// README.md shows the Go of main.go.
+// README.md shows the Go of main.go and load.go.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	source, err := os.ReadFile("main.go")
 	require.NoError(t, err)
+	load, err := os.ReadFile("load.go")
+	require.NoError(t, err)
+	source = append(source, load...)
 	blocks := strings.Split(string(readme), "```go\n")[1:]
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {
