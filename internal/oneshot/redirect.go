@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -109,14 +110,10 @@ func punycode(host string) string {
 		return nil, net.ErrClosed
 	}}
 	_, _ = transport.RoundTrip(&http.Request{URL: &url.URL{Scheme: "http", Host: host}, Header: http.Header{}}) //nolint:bodyclose // there is no answer
-	labels, mappedLabels := strings.Split(host, "."), strings.Split(mapped, ".")
-	if len(labels) != len(mappedLabels) {
+	if !slices.EqualFunc(strings.Split(host, "."), strings.Split(mapped, "."), func(label, mapped string) bool {
+		return isASCII(label) || strings.HasPrefix(mapped, "xn--")
+	}) {
 		return host
-	}
-	for i, label := range labels {
-		if !isASCII(label) && !strings.HasPrefix(mappedLabels[i], "xn--") {
-			return host
-		}
 	}
 	return mapped
 }

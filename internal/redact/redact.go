@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -123,12 +124,7 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 			return constant
 		}
 	}
-	inner := func(err error) error {
-		if err == nil {
-			return nil
-		}
-		return r.rebuild(err, depth+1)
-	}
+	inner := func(err error) error { return r.rebuild(err, depth+1) } // also where there is none, to be withheld
 	if safe := r.network(err, inner); safe != nil {
 		return safe
 	}
@@ -195,9 +191,6 @@ func (r rebuilder) network(err error, inner func(error) error) error {
 		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp != nil && r.address != "" && tcp.String() == r.address {
 			op.Addr = &net.TCPAddr{IP: append(net.IP(nil), tcp.IP...), Port: tcp.Port, Zone: tcp.Zone}
 		}
-		if op.Err == nil {
-			op.Err = &words{text: Withheld}
-		}
 		return op
 	case *net.DNSError:
 		dns := &net.DNSError{Name: "another host", IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound,
@@ -219,11 +212,7 @@ func (r rebuilder) network(err error, inner func(error) error) error {
 func (r rebuilder) certificate(err error, inner func(error) error) error {
 	switch e := err.(type) {
 	case *tls.CertificateVerificationError:
-		cause := inner(e.Err)
-		if cause == nil {
-			cause = &words{text: Withheld}
-		}
-		return &tls.CertificateVerificationError{Err: cause}
+		return &tls.CertificateVerificationError{Err: inner(e.Err)}
 	case tls.RecordHeaderError:
 		return tls.RecordHeaderError{Msg: oneOf(e.Msg, "malformed record", "first record does not look like a TLS handshake", "unsupported SSLv2 handshake received")}
 	case tls.AlertError:
@@ -310,10 +299,8 @@ func lookupFailure(text string) string {
 
 // oneOf returns text if it is among known, else otherwise.
 func oneOf(text, otherwise string, known ...string) string {
-	for _, k := range known {
-		if text == k {
-			return k
-		}
+	if slices.Contains(known, text) {
+		return text
 	}
 	return otherwise
 }

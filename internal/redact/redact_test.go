@@ -283,6 +283,13 @@ func TestError(t *testing.T) {
 		{errors.New("tls: handshake failure"), "tls: handshake failure"},
 		{errors.Join(io.EOF, errors.New("s3cr3t")), "EOF\n" + redact.Withheld},
 		{loop{}, redact.Withheld},
+		// What wraps nothing though it should.
+		{&os.SyscallError{Syscall: "connect"}, "connect: " + redact.Withheld},
+		{&net.OpError{Op: "dial", Net: "tcp"}, "dial tcp: " + redact.Withheld},
+		{&tls.CertificateVerificationError{}, "tls: failed to verify certificate: " + redact.Withheld},
+		{&url.Error{Op: "s3cr3t"}, redact.Withheld},
+		{x509.SystemRootsError{}, "x509: failed to load system roots and no roots provided; " + redact.Withheld},
+		{errors.Join(nil, &os.SyscallError{Syscall: "s3cr3t"}), "system call: " + redact.Withheld},
 		// An alert is shown, once, though its type is unexported and wrapped twice.
 		{fmt.Errorf("%w", &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}), "remote error: tls: certificate required"},
 		{&net.OpError{Op: "remote error", Err: errors.New("tls: alert(7)")}, "remote error: tls: alert(7)"},
