@@ -79,7 +79,7 @@ func ExamplePinger_outage() {
 	done := make(chan error)
 	go func() { done <- monitor.Run(ctx) }()
 	for minute := range 11 {
-		if minute == 2 {
+		if minute == 1 {
 			pinger.Fail(nil)
 		}
 		if err := clock.Step(ctx, time.Minute); err != nil {
