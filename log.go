@@ -128,7 +128,7 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 	}
 	if db.Reason == ReasonStale {
 		age, _ := ages(c.now, db.LastSyncAt)
-		attrs = append(attrs, slog.Duration("age", age), slog.Duration("max", c.maxAge))
+		attrs = append(attrs, slog.Duration("age", age.Round(time.Second)), slog.Duration("max", c.maxAge))
 	}
 	if i == 0 && len(r.Unhealthy) > 1 {
 		attrs = append(attrs, slog.Int("unhealthy", len(r.Unhealthy)), slog.Int("databases", r.Databases))
