@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -172,7 +173,9 @@ func TestRun_configErrors(t *testing.T) {
 func runForError(t *testing.T, path string) string {
 	t.Helper()
 	var out, errs buffer
-	assert.Equal(t, exitUsage, run(t.Context(), []string{"-config", path}, &out, &errs))
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a configuration that is taken for a good one runs
+	defer cancel()
+	assert.Equal(t, exitUsage, run(ctx, []string{"-config", path}, &out, &errs))
 	assert.Empty(t, out.String())
 	line, rest, _ := strings.Cut(errs.String(), "\n")
 	assert.Empty(t, rest, "more than one line")

@@ -25,6 +25,9 @@ func FuzzLoadConfig(f *testing.F) {
 		"heartbeat-url: [https://hc-ping.com/" + token + "]",
 		"heartbeat-urls: [https://hc-ping.com/" + token + ", 'https://hc-ping.com/" + token + "']\ndbs: [{path: a, replica: {url: 'file:///b'}}]",
 		"heartbeat-interval: 5\nheartbeat-fail-url: https://hc-ping.com/" + token,
+		"heartbeat-url: https://hc-ping.com/" + token + "\nrestore-check: 24h\nrestore-check-query: SELECT 1; -- x\nrestore-check-dir: /tmp\naddr: ':1'\n" +
+			"dbs:\n  - path: a\n    restore-check: 0s\n    replica: {url: 'file:///b'}\n  - path: c\n    restore-check: 1h\n    replica: {url: 'file:///d'}\n",
+		"restore-check: [" + token + "]\ndbs: [{path: a, restore-check: {x: " + token + "}, replica: {url: 'file://h/b'}}]",
 		"&a [*a]",
 		"dbs: [{path: a, replica: {url: '%zz://b'}}]",
 		"---\n---\n",

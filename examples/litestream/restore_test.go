@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"os"
@@ -315,6 +316,21 @@ func TestRestore_cutShort(t *testing.T) {
 	assert.True(t, r.good())
 	assert.Empty(t, r.log.String())
 	assert.Zero(t, r.last().took)
+}
+
+// A restore may take the longer the more there is to restore.
+func TestRestore_timeLimit(t *testing.T) {
+	t.Parallel()
+	r := newRestoreBench(newBench(t))
+	db, err := sql.Open("sqlite", "file:"+r.db.Path()+"?_pragma=busy_timeout(10000)")
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), `INSERT INTO attachment VALUES (zeroblob(?));`, 5*restoreRate)
+	require.NoError(t, errors.Join(err, db.Close()))
+	r.write(1)
+	r.timeout = time.Minute
+	var limits []time.Duration
+	require.NoError(t, r.restore(t.Context(), func(limit time.Duration) { limits = append(limits, limit) }))
+	assert.Equal(t, []time.Duration{time.Minute, time.Minute + 5*time.Second}, limits, "before and after its size is known")
 }
 
 // After a failure it is tried again soon, and then less and less often.

@@ -67,8 +67,11 @@ func (s *scratch) restored() string { return filepath.Join(s.dir, restoredName) 
 
 // remove removes the folder and what is in it.
 func (s *scratch) remove() error {
-	defer s.lock.Close()
-	return os.RemoveAll(s.dir)
+	err := os.RemoveAll(s.dir)
+	if s.lock.Close() == nil && err != nil { // Windows removes no folder that is open
+		err = os.RemoveAll(s.dir)
+	}
+	return err
 }
 
 // removeLeftovers removes the scratch folders in dir that killed processes left. It
