@@ -33,7 +33,8 @@ type dbConfig struct {
 	Path    string        `yaml:"path"`
 	Replica replicaConfig `yaml:"replica"`
 
-	// A heartbeat of this database's own. Interval: zero for that of the global one.
+	// A heartbeat of this database's own. If its Interval or its MaxSyncAge is zero,
+	// that of the global one counts.
 	heartbeat.Config `yaml:",inline"`
 	Global           *bool `yaml:"heartbeat-global"` // nil: see countsGlobally
 
@@ -89,6 +90,7 @@ func (c *config) beats() (beats []beat) {
 		if db.Enabled() {
 			own := beat{fmt.Sprintf("dbs[%d].", i), db.Config, []int{i}}
 			own.Interval = cmp.Or(own.Interval, c.Interval)
+			own.MaxSyncAge = cmp.Or(own.MaxSyncAge, c.MaxSyncAge)
 			beats = append(beats, own)
 		}
 	}

@@ -80,7 +80,7 @@ func TestRun_configErrors(t *testing.T) {
 		"a URL for a key":             {"https://hc-ping.com/s3cr3t: x\n" + dbs, `FILE:1:1: a URL is where none belongs`},
 		"not a sync interval":         {dbs + "      sync-interval: soon\n", `FILE:5:22: sync-interval: not a duration such as 30s or 5m`},
 		"no sync interval":            {dbs + "      sync-interval: 0s\n", "FILE:5:22: sync-interval: 0s is not positive"},
-		"sync interval too long":      {"heartbeat-url: https://hc-ping.com/secret\n" + dbs + "      sync-interval: 5m\n", "FILE: dbs[0].replica.sync-interval: 5m0s is too long to prove a heartbeat every 5m0s; at most 1m15s"},
+		"sync interval too long":      {"heartbeat-url: https://hc-ping.com/secret\n" + dbs + "      sync-interval: 5m\n", "FILE: dbs[0].replica.sync-interval: 5m0s is too long to prove a sync that is at most 5m0s old; at most 1m15s"},
 		"byte order mark":             {"\ufeffheartbeat_url: x\n" + dbs, `FILE:1:1: unknown key "heartbeat_url"`},
 		"dbs as a map":                {"dbs:\n  /data/app.db:\n    replica:\n      url: file:///backup/app\n", `FILE:2:3: dbs: not a list; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
 		"dbs as one database":         {"dbs:\n  path: /data/app.db\n  replica: x\n", `FILE:2:3: dbs: not a list; write a list, with "- path: /data/app.db" for each database and its replica beneath`},
@@ -99,13 +99,15 @@ func TestRun_configErrors(t *testing.T) {
 		"own URL is bad":              {dbs + "    heartbeat-url: hc-ping.com/secret\n", "FILE: dbs[0].heartbeat-url: "},
 		"own interval alone":          {dbs + "    heartbeat-interval: 5m\n", "FILE: dbs[0].heartbeat-interval: set without heartbeat-url"},
 		"own interval has no unit":    {dbs + "    heartbeat-interval: 5\n", "FILE:5:25: heartbeat-interval: not a duration such as 30s or 5m"},
+		"own max sync age alone":      {dbs + "    heartbeat-max-sync-age: 5m\n", "FILE: dbs[0].heartbeat-max-sync-age: set without heartbeat-url"},
+		"max sync age too short":      {"heartbeat-url: https://hc-ping.com/secret\nheartbeat-max-sync-age: 2m\n" + dbs + "      sync-interval: 1m\n", "FILE: dbs[0].replica.sync-interval: 1m0s is too long to prove a sync that is at most 2m0s old; at most 30s"},
 		"own fail URL alone":          {dbs + "    heartbeat-fail-url: https://hc-ping.com/secret\n", "FILE: dbs[0].heartbeat-fail-url: "},
 		"own URL is the global one":   {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://a.example/secret\n    heartbeat-global: true\n", "FILE: dbs[0].heartbeat-url: the same URL as heartbeat-url; each heartbeat needs a check of its own"},
 		"own fail URL is another's":   {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://b.example/secret\n    heartbeat-global: true\n    heartbeat-fail-url: https://a.example/secret\n", "FILE: dbs[0].heartbeat-fail-url: the same URL as heartbeat-url; each heartbeat needs a check of its own"},
 		"nothing counts globally":     {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: https://b.example/secret\n", "FILE: heartbeat-url: no database counts for it, so it would never be pinged; write heartbeat-global: true beneath one, or leave it out"},
 		"all are off":                 {"heartbeat-url: https://a.example/secret\n" + dbs + "    heartbeat-url: \"\"\n", "FILE: heartbeat-url: no database counts for it, so it would never be pinged; write heartbeat-global: true beneath one, or leave it out"},
 		"no global heartbeat":         {dbs + "    heartbeat-global: true\n", "FILE: dbs[0].heartbeat-global: there is no global heartbeat-url"},
-		"own sync interval too long":  {"heartbeat-url: https://a.example/secret\n" + dbs + "      sync-interval: 1m\n    heartbeat-global: true\n    heartbeat-url: https://b.example/secret\n    heartbeat-interval: 2m\n", "FILE: dbs[0].replica.sync-interval: 1m0s is too long to prove a heartbeat every 2m0s; at most 30s"},
+		"own sync interval too long":  {"heartbeat-url: https://a.example/secret\n" + dbs + "      sync-interval: 1m\n    heartbeat-global: true\n    heartbeat-url: https://b.example/secret\n    heartbeat-interval: 2m\n", "FILE: dbs[0].replica.sync-interval: 1m0s is too long to prove a sync that is at most 2m0s old; at most 30s"},
 		"URL without scheme":          {"heartbeat-url: hc-ping.com/secret\n" + dbs, "FILE: heartbeat-url: "},
 		"URL of another scheme":       {"heartbeat-url: ftp://hc-ping.com/secret\n" + dbs, "FILE: heartbeat-url: "},
 		"bad URL of another service":  {"heartbeat-url: https://hc-ping.com/abc123\nheartbeat-urls: [\"https://\"]\n" + dbs, "FILE: heartbeat-urls[0]: "},
@@ -273,6 +275,24 @@ func TestConfig_beats(t *testing.T) {
 	assert.Equal(t, []time.Duration{150 * time.Second, 30 * time.Second, 150 * time.Second, 0, 0, 150 * time.Second}, every)
 }
 
+// A database is looked at four times in the time that its last sync may be old, and
+// in that between two heartbeats.
+func TestNewDaemon_maxSyncAge(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ interval, age, want time.Duration }{
+		{time.Hour, 0, 15 * time.Minute},
+		{time.Hour, 4 * time.Minute, time.Minute},
+		{time.Hour, 26 * time.Hour, 15 * time.Minute},
+	} {
+		d, err := newDaemon(&config{
+			Config: heartbeat.Config{URL: "https://hc.example/x", Interval: test.interval, MaxSyncAge: test.age},
+			DBs:    []dbConfig{{Path: "/data/app.db", Replica: replicaConfig{URL: "file:///backup/app"}}},
+		}, options{})
+		require.NoError(t, err)
+		assert.Equal(t, test.want, d.reporters[0].every)
+	}
+}
+
 // What is set beneath a database takes the place of what the top has.
 func TestConfig_restoreChecks(t *testing.T) {
 	t.Parallel()
@@ -322,7 +342,7 @@ func TestNewDaemon_intervalRaised(t *testing.T) {
 		Config: heartbeat.Config{URL: "https://hc.example/secret", Interval: time.Second},
 		DBs:    []dbConfig{{Path: "/data/app.db", Replica: replicaConfig{URL: "file:///backup/app", SyncInterval: 16 * time.Second}}},
 	}, options{logger: slog.New(slog.NewTextHandler(log, nil))})
-	require.EqualError(t, err, "dbs[0].replica.sync-interval: 16s is too long to prove a heartbeat every 1m0s; at most 15s")
+	require.EqualError(t, err, "dbs[0].replica.sync-interval: 16s is too long to prove a sync that is at most 1m0s old; at most 15s")
 	assert.True(t, log.has("level=WARN", "interval=1s"), log)
 }
 
@@ -338,7 +358,7 @@ func TestLoadConfig_sample(t *testing.T) {
 	// So are the lines that are commented out.
 	sample, err := os.ReadFile("litestream.yml")
 	require.NoError(t, err)
-	for _, key := range []string{"heartbeat-urls:", "  - https:", "heartbeat-interval:", "heartbeat-fail-url:", "heartbeat-fail-body:", "sync-interval:", "heartbeat-global:", "restore-check:", "restore-check-query:", "restore-check-dir:", "addr:"} {
+	for _, key := range []string{"heartbeat-urls:", "  - https:", "heartbeat-interval:", "heartbeat-max-sync-age:", "heartbeat-fail-url:", "heartbeat-fail-body:", "sync-interval:", "heartbeat-global:", "restore-check:", "restore-check-query:", "restore-check-dir:", "addr:"} {
 		require.Contains(t, string(sample), "# "+key)
 		sample = bytes.Replace(sample, []byte("# "+key), []byte(key), 1)
 	}

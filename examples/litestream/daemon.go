@@ -15,6 +15,7 @@ import (
 	"github.com/benbjohnson/litestream"
 	"github.com/benbjohnson/litestream/file"
 	"github.com/go-heartbeat/heartbeat"
+	"github.com/go-heartbeat/heartbeat/heartbeatprom"
 	_ "modernc.org/sqlite" // the driver that Litestream uses
 )
 
@@ -38,7 +39,8 @@ type daemon struct {
 	watched   [][]int              // the databases of each monitor, by their indexes
 	restores  []*restoreCheck      // one for each database; nil: none
 	addr      string               // of the HTTP server; "": none
-	closed    atomic.Int32         // how many databases were closed in good order
+	metrics   *heartbeatprom.Collector
+	closed    atomic.Int32 // how many databases were closed in good order
 	options
 }
 
@@ -77,7 +79,7 @@ func (o options) withDefaults() options {
 // those of the configuration.
 func newDaemon(cfg *config, opts options) (*daemon, error) {
 	opts = opts.withDefaults()
-	d := &daemon{options: opts, addr: cfg.Addr}
+	d := &daemon{options: opts, addr: cfg.Addr, metrics: heartbeatprom.NewCollector()}
 	slot := make(chan struct{}, 1)
 	for i, c := range cfg.DBs {
 		db, err := newDB(c)
@@ -115,24 +117,35 @@ func (d *daemon) addMonitor(b beat, cfg *config) error {
 			watched = append(watched, d.restores[i])
 		}
 	}
-	monitor, err := b.NewMonitor(watched, &heartbeat.Options{Clock: d.clock, Logger: d.logger, OnResult: d.onResult})
+	monitor, err := b.NewMonitor(watched, &heartbeat.Options{Clock: d.clock, Logger: d.logger, OnResult: d.took})
 	if err != nil {
 		return beneath(b.key, err)
 	}
+	d.metrics.Add(monitor)
 	d.monitors, d.watched = append(d.monitors, monitor), append(d.watched, b.databases)
 	interval := monitor.Status().Interval
-	every := interval / checksPerBeat
+	age := cmp.Or(b.MaxSyncAge, interval)
+	// A sync that may be older is not looked for less often than the heartbeat asks.
+	every := min(interval, age) / checksPerBeat
 	for _, i := range b.databases {
 		// A replica that is brought up to date less often cannot be told from one
 		// that lags.
 		if sync := cfg.DBs[i].Replica.SyncInterval; sync > every {
-			return fmt.Errorf("dbs[%d].replica.sync-interval: %v is too long to prove a heartbeat every %v; at most %v", i, sync, interval, every)
+			return fmt.Errorf("dbs[%d].replica.sync-interval: %v is too long to prove a sync that is at most %v old; at most %v", i, sync, min(interval, age), every)
 		}
 		if r := d.reporters[i]; r.every == 0 || every < r.every {
 			r.every = every
 		}
 	}
 	return nil
+}
+
+// took takes what a check came to.
+func (d *daemon) took(result heartbeat.Result) {
+	d.metrics.OnResult(result)
+	if d.onResult != nil {
+		d.onResult(result)
+	}
 }
 
 // newRestoreCheck returns the restore check of the i-th database; nil if there is

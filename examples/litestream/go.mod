@@ -6,7 +6,7 @@ replace github.com/go-heartbeat/heartbeat => ../..
 
 require (
 	github.com/benbjohnson/litestream v0.5.18
-	github.com/go-heartbeat/heartbeat v0.0.0-00010101000000-000000000000
+	github.com/go-heartbeat/heartbeat v0.1.0
 	github.com/goccy/go-yaml v1.19.2
 	github.com/johannesboyne/gofakes3 v1.2.0
 	github.com/mattn/go-isatty v0.0.24
@@ -61,6 +61,7 @@ require (
 	github.com/envoyproxy/go-control-plane/envoy v1.37.0 // indirect
 	github.com/envoyproxy/protoc-gen-validate v1.3.3 // indirect
 	github.com/felixge/httpsnoop v1.0.4 // indirect
+	github.com/go-heartbeat/heartbeat/heartbeatprom v0.0.0-00010101000000-000000000000
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
@@ -127,3 +128,5 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 )
+
+replace github.com/go-heartbeat/heartbeat/heartbeatprom => ../../heartbeatprom

@@ -98,6 +98,8 @@ func TestDaemon_restoreCheckFails(t *testing.T) {
 	assert.Contains(t, body, fmt.Sprintf("heartbeat_restore_check_last_success_timestamp_seconds{path=\"%s\"} %s\n", s.path("a.db"), strconv.FormatFloat(float64(passed.UnixMilli())/1000, 'g', -1, 64)))
 	assert.Contains(t, body, "heartbeat_restore_check_duration_seconds{path=\""+s.path("a.db")+"\"} 2\n")
 	assert.Contains(t, body, "\ngo_goroutines ", "the default registry is Litestream's")
+	assert.Contains(t, body, "heartbeat_healthy{monitor=\"1\"} 0\n")
+	assert.Contains(t, body, "heartbeat_checks_total{outcome=\"skipped\"}")
 
 	check.settle(t.Context(), clock.Now(), time.Second, nil)
 	assert.True(t, s.log.has("level=INFO", `msg="restore check passed again" db=`+s.path("a.db")), s.log)

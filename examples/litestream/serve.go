@@ -38,7 +38,7 @@ func (d *daemon) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", d.serveHealth)
 	// Litestream's own metrics are in the default registry.
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(restoreMetrics{d})
+	metrics.MustRegister(restoreMetrics{d}, d.metrics)
 	gatherers := prometheus.Gatherers{prometheus.DefaultGatherer, metrics}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux

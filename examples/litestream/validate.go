@@ -57,6 +57,8 @@ func (c *config) validateHeartbeats() error {
 		switch {
 		case db.Interval != 0 && !db.Enabled():
 			return fmt.Errorf("%sheartbeat-interval: set without heartbeat-url", key)
+		case db.MaxSyncAge != 0 && !db.Enabled():
+			return fmt.Errorf("%sheartbeat-max-sync-age: set without heartbeat-url", key)
 		case db.Global != nil && *db.Global && !c.Enabled():
 			return fmt.Errorf("%sheartbeat-global: there is no global heartbeat-url", key)
 		}
