@@ -233,3 +233,26 @@ func TestS7_ManyJumps(t *testing.T) {
 	}
 	require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
 }
+
+// S7: a jump counts as long as a sync from before it may be young enough, leaving
+// aside the jumps that came after it.
+func TestS7_JumpBehindAJump(t *testing.T) {
+	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
+	s.Start(start)
+	late := func(now time.Time, by time.Duration) time.Time {
+		plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, CallerRun)
+		for _, a := range plan.Attempts {
+			s.Settle(now, a, Outcome{Sent: true})
+		}
+		action, wake := s.Next(now)
+		require.Equal(t, Wait, action)
+		now = wake.Add(by)
+		s.Next(now)
+		return now
+	}
+	first := late(start, 20*time.Minute)
+	second := late(first, 3*time.Hour)
+	awake := second.Sub(first) - 3*time.Hour
+	require.Len(t, s.Jumps(first.Add(3*time.Hour).Add(time.Hour)), 2, "an hour awake since the first, and %v since the second", time.Hour-awake)
+	require.Equal(t, []Jump{{time.Hour - awake + 1, 3 * time.Hour}}, s.Jumps(first.Add(3*time.Hour).Add(time.Hour+1)))
+}
