@@ -377,14 +377,15 @@ func (m *Monitor) Run(ctx context.Context) error {
 	m.schedule.Start(start)
 	m.before = nil
 	m.mu.Unlock()
+	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
+	defer r.checks.Wait()
 	defer func() {
+		// Before the wait for the pings, which would look like a late wake-up.
 		m.mu.Lock()
 		m.schedule.Stop()
 		m.before = nil
 		m.mu.Unlock()
 	}()
-	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
-	defer r.checks.Wait()
 	for ctx.Err() == nil {
 		now := m.clock.Now()
 		m.mu.Lock()
