@@ -130,9 +130,9 @@ type Options struct {
 	// A signal that fails is made again as a heartbeat is, until it is out or a check
 	// finds all databases healthy. No other signal follows before that. Heartbeats and
 	// failure signals are never in flight together, unless a Pinger ignores its ctx.
-	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, the
-	// later one is made once more after MinInterval, since the service may have
-	// received them in either order.
+	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, or if
+	// it had no answer in the MinInterval before, the later one is made once more after
+	// MinInterval, since the service may receive them in either order.
 	//
 	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger

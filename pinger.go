@@ -585,6 +585,7 @@ const notSelfMending = "trying again will probably not help: check the ping URL,
 func classify(err error) (outcome schedule.Outcome, hint string) {
 	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent)}
 	if status, ok := redact.As[*StatusError](err); ok && status != nil {
+		outcome.Answered = true
 		switch status.Code {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			outcome.RetryAfter = status.RetryAfter
@@ -592,8 +593,11 @@ func classify(err error) (outcome schedule.Outcome, hint string) {
 			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
 			hint = notSelfMending
 		}
-	} else if redact.Is(err, ErrNotAccepted) && strings.Contains(textOf(err), "not found") {
-		hint = notSelfMending
+	} else if redact.Is(err, ErrNotAccepted) {
+		outcome.Answered = true
+		if strings.Contains(textOf(err), "not found") {
+			hint = notSelfMending
+		}
 	}
 	return outcome, hint
 }

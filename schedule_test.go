@@ -721,7 +721,7 @@ func (h history) checkAttempts(w *witness, who int, attempts []time.Duration) {
 
 // checkSignals looks at the failure signals: none while all is healthy, no two
 // without a healthy check between them (but a second one a MinInterval later where a
-// heartbeat was in flight), and one at the end of each healthy stretch
+// heartbeat had no answer), and one at the end of each healthy stretch
 // that a check has seen and that a database ended by going stale. Run may be
 // waiting for a ping then, for a minute.
 func (h history) checkSignals(w *witness) {
@@ -734,7 +734,7 @@ func (h history) checkSignals(w *witness) {
 		if h.healthy(at) {
 			w.problem("signal at %v though all is healthy", at)
 		}
-		again := i > 0 && at-w.signals[i-1] >= heartbeat.MinInterval && slices.Contains(w.cut, w.signals[i-1])
+		again := i > 0 && at-w.signals[i-1] >= heartbeat.MinInterval && w.doubtful(w.signals[i-1])
 		if i > 0 && !again && !slices.ContainsFunc(w.healthy, func(e time.Duration) bool { return w.signals[i-1] < e && e < at }) {
 			w.problem("signals at %v and %v without a healthy check between them", w.signals[i-1], at)
 		}
@@ -752,6 +752,19 @@ func (h history) checkSignals(w *witness) {
 			w.problem("no signal after %v", end)
 		}
 	}
+}
+
+// doubtful reports whether a heartbeat that had no answer may reach the service after
+// a signal.
+func (w *witness) doubtful(signal time.Duration) bool {
+	return slices.Contains(w.cut, signal) || slices.ContainsFunc(w.failed, func(failed map[time.Duration]time.Duration) bool {
+		for began, repeat := range failed {
+			if repeat == heartbeat.MinInterval && began < signal && signal < began+2*heartbeat.MinInterval {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // healthyWithin reports whether all is healthy at some time from one to another.

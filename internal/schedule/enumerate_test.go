@@ -42,7 +42,7 @@ type world struct {
 	attempts [2]time.Duration // the latest on each target; -1: none
 	free     [2]time.Duration // the earliest next one
 	paid     [2]time.Duration // the latest that pays for good, when it began; -1: none
-	doubt    [2]time.Duration // of each kind: until then an attempt of it may still arrive, though it was cut
+	doubt    [2]time.Duration // of each kind: until then an attempt of it that had no answer may still arrive
 	signalAt time.Duration    // -1: none
 	owed     bool             // a database was lost, and nobody has been told for good
 	told     bool             // somebody has been told since all were healthy
@@ -159,7 +159,7 @@ func (w *world) land(f flight, o Outcome) {
 	if a.Signal {
 		kind = 1
 	}
-	if o.Cut && !o.NotSent {
+	if !o.Sent && !o.NotSent && !o.Answered {
 		w.doubt[kind] = w.now + spacing
 	}
 	switch {
@@ -190,7 +190,7 @@ var acts = []act{
 	{"sent", Outcome{Sent: true}, Outcome{Sent: true}, false},
 	{"failed", Outcome{}, Outcome{Sent: true}, false},
 	{"never left", Outcome{NotSent: true}, Outcome{}, false},
-	{"Retry-After", Outcome{RetryAfter: retryAfter}, Outcome{NotSent: true}, false},
+	{"Retry-After", Outcome{Answered: true, RetryAfter: retryAfter}, Outcome{NotSent: true}, false},
 	{"hangs", Outcome{}, Outcome{}, true},
 }
 
