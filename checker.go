@@ -320,16 +320,14 @@ func (l *look) asked(db *database) bool {
 // Memory of what single databases were, over more than one look, was rejected: each
 // database that comes, goes or panics would have to be carried through it.
 func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule.Jump) (lost bool) {
+	since := time.Duration(0)
+	if before != nil {
+		since = elapsed(v.now, before.ended, jumps)
+	}
 	for n, i := range v.at {
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
-			age, _ := ages(v.now, v.unhealthy[n].LastSyncAt)
-			left := v.maxAge - age
-			for _, j := range jumps {
-				if age > j.Ago { // nothing could sync in that time
-					left += j.Length
-				}
-			}
+			left := v.maxAge - elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
 			if left >= 0 {
 				v.fresh = min(v.fresh, left)
 				continue
@@ -337,7 +335,7 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 			overdue = -left
 		}
 		this.add(dbs[i].path)
-		lost = lost || before != nil && reason != ReasonFuture && before.lost(v.now, &dbs[i], reason, overdue)
+		lost = lost || before != nil && reason != ReasonFuture && before.lost(&dbs[i], reason, overdue, since)
 	}
 	this.well = this.well && v.databases > 0
 	return lost
@@ -350,15 +348,26 @@ func (l *look) add(path string) {
 	l.unwell[path] = struct{}{}
 }
 
+// elapsed is how much time there was to sync since a time: the jumps were none.
+func elapsed(now, at time.Time, jumps []schedule.Jump) time.Duration {
+	ago, _ := ages(now, at)
+	without := ago
+	for _, j := range jumps {
+		if ago > j.Ago {
+			without -= j.Length
+		}
+	}
+	return without
+}
+
 // lost reports whether db, which is unhealthy now, is so since the look.
-func (l *look) lost(now time.Time, db *database, reason Reason, overdue time.Duration) bool {
+func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) bool {
 	if l.well {
 		return l.asked(db)
 	}
 	if reason != ReasonStale {
 		return false
 	}
-	since, _ := ages(now, l.ended)
 	_, unwell := l.unwell[db.path]
 	return (overdue <= since || !unwell) && l.asked(db)
 }

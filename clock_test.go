@@ -92,6 +92,51 @@ func TestS7_LostAcrossAJump(t *testing.T) {
 	require.Equal(t, []time.Duration{8*time.Minute + 1}, signals)
 }
 
+// S7, F4: a database that was stale before a jump is not lost by it.
+func TestS7_StaleBeforeAJump(t *testing.T) {
+	clock := &skewedClock{}
+	_, signals := jumping(t, 20*time.Minute, 20*time.Minute, heartbeat.Options{Interval: time.Minute}, clock, map[time.Duration]func(*heartbeat.Monitor){
+		time.Minute: func(m *heartbeat.Monitor) {
+			db := heartbeat.NewSyncTracker("/data/old.db")
+			db.Record(clock.Now().Add(-time.Hour))
+			require.NoError(t, m.Add(db))
+		},
+		5*time.Minute + 15*time.Second: stepBy(clock, 3*time.Hour),
+	})
+	require.Empty(t, signals)
+}
+
+// S7: a Run that ends and waits for a ping is not woken late. In the next, a loss is
+// told when it would be without the wait.
+func TestS7_EndOfARun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var start time.Time
+		var signals []time.Duration
+		hangs := time.Hour
+		db := heartbeat.NewSyncTracker("/data/app.db")
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			time.Sleep(hangs) // it ignores its ctx
+			return nil
+		}), []heartbeat.SyncReporter{db}, &heartbeat.Options{
+			Logger: quiet,
+			FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+				signals = append(signals, time.Since(start))
+				return nil
+			}),
+		})
+		require.NoError(t, err)
+		for _, lasts := range minutes(1, 20) {
+			start = time.Now()
+			db.Record(start.Add(-time.Minute))
+			ctx, cancel := context.WithTimeout(t.Context(), lasts)
+			require.NoError(t, m.Run(ctx))
+			cancel()
+			hangs = 0
+		}
+		require.Equal(t, []time.Duration{4*time.Minute + 1}, signals)
+	})
+}
+
 // S7, F1: jumps that come again and again mute nothing.
 func TestS7_ManyJumps(t *testing.T) {
 	clock := &skewedClock{}

@@ -112,11 +112,19 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	}
 	stop := m.watchPing(ctx, d.target)
 	d.err = callPinger(f.ctx, d.target.pinger)
-	var o schedule.Outcome
-	o, d.hint = classify(d.err)
 	d.cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
+	o, now := schedule.Outcome{Cut: d.cut}, a.Began
+	defer func() { // also where the error or the clock ends this goroutine
+		m.settle(now, f, a, o, d)
+		stop()
+	}()
+	o, d.hint = classify(d.err)
 	o.Cut = d.cut
-	now := m.nowOr(a.Began)
+	now = m.nowOr(now)
+}
+
+// settle tells what became of an attempt.
+func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, o schedule.Outcome, d *delivery) {
 	m.mu.Lock()
 	if o.Sent && !a.Signal && f.number >= m.sentLook {
 		m.lastSentAt, m.sentLook = a.Began, f.number
@@ -129,7 +137,6 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	}
 	m.mu.Unlock()
 	m.wakeRun()
-	stop()
 }
 
 // nowOr returns the time, or the given one where the clock panics: an attempt must

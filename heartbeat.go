@@ -130,9 +130,9 @@ type Options struct {
 	// A signal that fails is made again as a heartbeat is, until it is out or a check
 	// finds all databases healthy. No other signal follows before that. Heartbeats and
 	// failure signals are never in flight together, unless a Pinger ignores its ctx.
-	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, the
-	// later one is made once more after MinInterval, since the service may have
-	// received them in either order.
+	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, or if
+	// it timed out less than MinInterval before, the later one is made once more after
+	// MinInterval, since the service may receive them in either order.
 	//
 	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger
@@ -378,14 +378,15 @@ func (m *Monitor) Run(ctx context.Context) error {
 	m.schedule.Start(start)
 	m.before = nil
 	m.mu.Unlock()
+	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
+	defer r.checks.Wait()
 	defer func() {
+		// Before the wait for the pings, which would look like a late wake-up.
 		m.mu.Lock()
 		m.schedule.Stop()
 		m.before = nil
 		m.mu.Unlock()
 	}()
-	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
-	defer r.checks.Wait()
 	for ctx.Err() == nil {
 		now := m.clock.Now()
 		m.mu.Lock()

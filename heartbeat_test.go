@@ -464,6 +464,23 @@ func TestS8_Goexit(t *testing.T) {
 	require.Equal(t, minutes(0, 1, 5), at)
 }
 
+type endingError struct{}
+
+func (endingError) Error() string { return "ends its goroutine" }
+
+func (endingError) Is(error) bool { runtime.Goexit(); return false }
+
+// S8: so has one whose error does that when it is looked at.
+func TestS8_GoexitOfAnError(t *testing.T) {
+	at := offsets(t, 6*time.Minute, heartbeat.Options{}, func(n int) error {
+		if n == 1 {
+			return endingError{}
+		}
+		return nil
+	})
+	require.Equal(t, minutes(0, 1, 5), at)
+}
+
 // S8: what a grid point owes is not settled by a Beat's ping that began before it and
 // ended after it. An attempt in flight is waited for until it may be repeated.
 func TestS8_Straddling(t *testing.T) {

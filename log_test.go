@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -174,6 +175,23 @@ func TestL4_PanickingHandler(t *testing.T) {
 			require.EqualValues(t, 10*targets, pings.Load())
 		})
 	}
+}
+
+// L4, S5: one that ends its goroutine, while a failure signal is under way, leaves
+// nothing behind.
+func TestL4_GoexitInAHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals := 0
+		m, err := heartbeat.New(sent, fresh(), &heartbeat.Options{
+			Logger:     slog.New(handlerFunc(func(slog.Record) { runtime.Goexit() })),
+			FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil }),
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, 1, signals)
+	})
 }
 
 // L4: an ordinary start writes no WARN. A database that has not synced ten seconds

@@ -761,3 +761,35 @@ func TestF5_LastWord(t *testing.T) {
 		}
 	}
 }
+
+// F5: a request whose client has given up may reach the service later, after a word of
+// the other kind. That one is said once more.
+func TestF5_LastWordAfterATimeout(t *testing.T) {
+	for phase := time.Second; phase < 20*time.Second; phase += time.Second {
+		synctest.Test(t, func(t *testing.T) {
+			s := &slowService{}
+			atOnce, slow := s.pinger("up", 200*time.Millisecond), s.pinger("up", 14*time.Second)
+			pings := 0
+			up := heartbeat.PingerFunc(func(ctx context.Context) error {
+				if pings++; pings != 2 {
+					return atOnce(ctx)
+				}
+				ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+				defer cancel()
+				return slow(ctx)
+			})
+			const maxAge = 2 * time.Hour
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			db.Record(time.Now().Add(time.Hour + phase - maxAge))
+			m, err := heartbeat.New(up, []heartbeat.SyncReporter{db}, &heartbeat.Options{
+				Interval: time.Hour, MaxSyncAge: maxAge, Logger: quiet, FailPinger: s.pinger("down", 200*time.Millisecond),
+			})
+			require.NoError(t, err)
+			defer run(t, m)()
+			time.Sleep(time.Hour + phase + 2*time.Minute)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			require.Equal(t, "down", s.word, "stale %v after the beat began", phase)
+		})
+	}
+}

@@ -26,6 +26,7 @@ type flight struct {
 	attempt Attempt
 	at      time.Duration
 	last    bool // it was reserved while none of the other kind could still arrive
+	outages int  // how many had begun
 }
 
 // A world lives through a history, and remembers what the rules are about. Its
@@ -42,11 +43,12 @@ type world struct {
 	attempts [2]time.Duration // the latest on each target; -1: none
 	free     [2]time.Duration // the earliest next one
 	paid     [2]time.Duration // the latest that pays for good, when it began; -1: none
-	doubt    [2]time.Duration // of each kind: until then an attempt of it may still arrive, though it was cut
+	doubt    [2]time.Duration // of each kind: until then an attempt of it that had no answer may still arrive
 	signalAt time.Duration    // -1: none
 	owed     bool             // a database was lost, and nobody has been told for good
 	told     bool             // somebody has been told since all were healthy
 	outageAt time.Duration    // when an outage began last; -1: never
+	outages  int              // how many have begun
 	since    time.Duration    // since when all has been healthy, and Run on time
 	jumped   bool             // a jump was seen, and no look since
 	steps    []string
@@ -92,6 +94,7 @@ func (w *world) look(caller Caller, a act) {
 	w.before = &found
 	if v.Lost && !w.told && !w.owed {
 		w.outageAt, w.owed = w.now, true
+		w.outages++
 	}
 	if w.healthy {
 		w.owed, w.told = false, false
@@ -147,7 +150,7 @@ func (w *world) reserved(a Attempt, caller Caller) {
 		}
 		w.attempts[a.Target], w.free[a.Target] = w.now, w.now+spacing
 	}
-	w.flights = append(w.flights, flight{a, w.now, alone})
+	w.flights = append(w.flights, flight{a, w.now, alone, w.outages})
 }
 
 // land tells what became of an attempt.
@@ -159,7 +162,7 @@ func (w *world) land(f flight, o Outcome) {
 	if a.Signal {
 		kind = 1
 	}
-	if o.Cut && !o.NotSent {
+	if (o.Cut || o.GaveUp) && !o.NotSent {
 		w.doubt[kind] = w.now + spacing
 	}
 	switch {
@@ -169,7 +172,7 @@ func (w *world) land(f flight, o Outcome) {
 			w.owed = w.owed && !f.last
 		}
 	case a.Signal:
-	case o.Sent && f.last && f.at > w.outageAt:
+	case o.Sent && f.last && f.outages == w.outages:
 		w.paid[a.Target] = max(w.paid[a.Target], f.at)
 	case o.NotSent:
 		w.free[a.Target] = min(w.free[a.Target], f.at+RetryPause)
@@ -188,7 +191,7 @@ type act struct {
 
 var acts = []act{
 	{"sent", Outcome{Sent: true}, Outcome{Sent: true}, false},
-	{"failed", Outcome{}, Outcome{Sent: true}, false},
+	{"failed", Outcome{GaveUp: true}, Outcome{Sent: true}, false},
 	{"never left", Outcome{NotSent: true}, Outcome{}, false},
 	{"Retry-After", Outcome{RetryAfter: retryAfter}, Outcome{NotSent: true}, false},
 	{"hangs", Outcome{}, Outcome{}, true},
@@ -237,7 +240,7 @@ func (w *world) checkRun(began time.Duration) {
 	if action != Wait {
 		w.fail("S5: Run has nothing to wait for, and spins")
 	}
-	if w.back == 0 && !w.healthy && w.owesAny() && w.free[0] <= w.now && until > RetryPause {
+	if w.back == 0 && !w.healthy && w.mayPing() && until > RetryPause {
 		w.fail("S2: after a skipped beat Run waits for %v", until)
 	}
 	if w.owed && !w.inFlight(true, 0) && w.signalAt >= 0 && w.now < w.signalAt+spacing && w.back == 0 && until > spacing {
@@ -261,9 +264,10 @@ func (w *world) checkRun(began time.Duration) {
 	}
 }
 
-func (w *world) owesAny() bool {
+// mayPing reports whether a target owes a beat and might be pinged if all were healthy.
+func (w *world) mayPing() bool {
 	for i := range w.s.beats.targets {
-		if w.s.Owed(i) && !w.inFlight(false, i) {
+		if w.s.Owed(i) && !w.inFlight(false, i) && w.free[i] <= w.now {
 			return true
 		}
 	}

@@ -111,6 +111,7 @@ type Attempt struct {
 type Outcome struct {
 	Sent       bool
 	NotSent    bool          // no byte of it has left
+	GaveUp     bool          // no answer came in its time
 	Cut        bool          // its caller ended it: its failure says nothing of the target
 	RetryAfter time.Duration // what the server asked for; zero: nothing
 }
@@ -130,8 +131,8 @@ type target struct {
 	floor     time.Time
 	after     time.Time // by the server's Retry-After
 
-	// Until then the service may still take in an attempt that was cut: to hang up
-	// does not call a request back.
+	// Until then the service may still take in an attempt that was cut, or given up: to
+	// hang up does not call a request back.
 	doubt time.Time
 }
 
@@ -373,7 +374,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	}
 	if o.NotSent {
 		t.floor = earlier(t.floor, a.Began.Add(RetryPause))
-	} else if o.Cut {
+	} else if o.Cut || o.GaveUp {
 		t.doubt = s.now.Add(s.Spacing)
 	}
 	if o.RetryAfter > 0 {

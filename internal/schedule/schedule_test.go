@@ -124,8 +124,9 @@ func TestF1_BesideACheck(t *testing.T) {
 	}
 }
 
-// F5: before a signal is reserved, beats in flight are cut. Unless such a beat is
-// proven not to have left, the signal is made once more a spacing later.
+// F5: before a signal is reserved, beats in flight are cut. So are those
+// that were given up. Unless such a beat was answered, or is proven not to have left,
+// the signal is made once more a spacing later.
 func TestF5_Exclusion(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -137,6 +138,7 @@ func TestF5_Exclusion(t *testing.T) {
 		{"cut before it left", &Outcome{Cut: true, NotSent: true}, false},
 		{"answered in time", &Outcome{Sent: true}, false},
 		{"failed in time", &Outcome{}, false},
+		{"given up", &Outcome{GaveUp: true}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newSchedule(10*time.Minute, 1, 1)
