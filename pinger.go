@@ -281,12 +281,12 @@ type endpoint struct {
 // about, escaped. It is refused elsewhere in the URL.
 //
 // A ping is one request, and one more for each redirect. It has a connection of its
-// own unless a client is given. If the status is 2xx, the ping was accepted, unless the
-// body begins with "OK (". Then the error is [ErrNotAccepted]. So a ping that a portal
-// redirects to its login page counts as accepted. Any other status is a [*StatusError].
+// own unless a client is given. Any 2xx status means that the ping was accepted, also that
+// of a login page to which a portal has redirected it. The one exception is a body that
+// begins with "OK (": the error is [ErrNotAccepted]. Any other status is a [*StatusError].
 //
 // At most 10 redirects are followed, and none from https to http. A request to another
-// host has no Header, and not the URL's user and password.
+// host has neither the Header nor the URL's user and password.
 //
 // An error matches [ErrNotSent] if it proves that no byte of the request left. An error
 // holds no header, and no more of the URL than its scheme and host. [errors.Is] finds in
