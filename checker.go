@@ -12,22 +12,22 @@ import (
 
 // A SyncReporter reports when a database, or anything else that is replicated, last
 // synced. [SyncTracker] implements it. So does *litestream.DB, from
-// github.com/benbjohnson/litestream. But that one goes on reporting syncs after its
-// replica is gone, also while the database is written to.
+// github.com/benbjohnson/litestream. But a *litestream.DB still reports syncs after
+// its replica is gone, even while the database is written to.
 //
 // Both methods may be called from several goroutines at once. They must not call
 // Monitor.Beat. If a reporter panics, its database is unhealthy, and the others are
 // judged all the same.
 type SyncReporter interface {
 	// Path names the database in log lines, in a [DatabaseStatus] and in
-	// [Monitor.Remove]. New and Add ask for it once, and it must be unique among
-	// the databases that they are given. Those of Options.Source are asked at
+	// [Monitor.Remove]. New and Add call it once, and it must be unique among the
+	// databases that they are given. On what Options.Source returns, it is called at
 	// each check.
 	Path() string
 
-	// LastSuccessfulSyncAt returns when the database was last known to be in
-	// sync; the zero time if it never was. It is called at every check and
-	// must not block.
+	// LastSuccessfulSyncAt returns when the database was last known to be in sync. If
+	// it never was, it returns the zero time. It is called at every check and must not
+	// block.
 	LastSuccessfulSyncAt() time.Time
 }
 
@@ -45,11 +45,11 @@ func NewSyncTracker(path string) *SyncTracker {
 	return &SyncTracker{path: path}
 }
 
-// Record says that the replica holds what the database held at the given time. For
-// a sync that takes a moment that is time.Now(). For a copy that takes 20 minutes
-// it is the moment whose state was copied: when the copy began, not when it ended.
-// The latest call counts, whatever time it gives. The zero time means that the
-// database is no longer known to have synced.
+// Record says that the replica holds what the database held at the given time. If a
+// sync takes a moment, give time.Now(). If it takes 20 minutes, give the time at which
+// it began, and not that at which it ended: the replica may lack what was written in
+// between. The latest call counts, even if it gives an earlier time. The zero time
+// means that the database is no longer known to have synced.
 func (t *SyncTracker) Record(at time.Time) { t.lastAt.Store(&at) }
 
 // Path returns the path given to NewSyncTracker.
@@ -64,8 +64,8 @@ func (t *SyncTracker) LastSuccessfulSyncAt() time.Time {
 }
 
 // A Reason says why a heartbeat was skipped, or why a database is unhealthy. Its
-// text is what the log shows. The empty Reason means that there is nothing to
-// explain.
+// text is what the log shows. The Reason is empty if nothing was skipped and nothing
+// is unhealthy.
 type Reason string
 
 // The reasons there are.

@@ -3,20 +3,19 @@ package heartbeat
 import "time"
 
 // A Clock tells a [Monitor] the time and wakes it up. It is the Monitor's only
-// source of time, so that a test can drive one through a day in a millisecond:
-// see package heartbeattest. The fake clocks of clockwork, benbjohnson/clock,
-// k8s.io/utils/clock and juju/clock are Clocks as they stand.
+// source of time. So a test with a fake clock takes a Monitor through a day in a
+// millisecond: see package heartbeattest. The fake clocks of clockwork,
+// benbjohnson/clock, k8s.io/utils/clock and juju/clock implement Clock as they are.
 //
 // Both methods may be called from several goroutines at once.
 type Clock interface {
-	// Now returns the current time. One with a monotonic reading, as
-	// [time.Now] gives, keeps the schedule when the wall clock is set.
+	// Now returns the current time. If the time has a monotonic reading, as that of
+	// [time.Now] has, the schedule stays as it is when the wall clock is set.
 	Now() time.Time
 
-	// After returns a channel on which one value arrives once d has passed.
-	// A Monitor's Run asks for one at a time, and only for a positive d. It gives
-	// one up before its time only if a Beat, or a ping that ended late, has made
-	// something due earlier.
+	// After returns a channel on which one value arrives once d has passed. Run asks
+	// for one channel at a time, and only for a positive d. It gives up a channel early
+	// only if a Beat, or a ping that ended late, has made something due earlier.
 	After(d time.Duration) <-chan time.Time
 }
 

@@ -14,41 +14,42 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/pingurl"
 )
 
-// Config is what an operator writes about heartbeats. A daemon has it in its own
-// configuration, best as a named field (`yaml:",inline"`): a struct that embeds a
-// Config inherits its Format, LogValue and MarshalJSON, and so no longer prints as
-// itself. The keys are the same in YAML, JSON, TOML and the environment, where they
-// are written HEARTBEAT_URL and so on. The module examples/config shows what each
-// package for these formats needs.
+// Config is what an operator writes about heartbeats. Make it a named field of the
+// daemon's own settings, with the tag `yaml:",inline"`. A struct that embeds a Config
+// inherits its Format, LogValue and MarshalJSON, and then no longer prints as itself.
+// The keys are the same in YAML, JSON and TOML. Environment variables are HEARTBEAT_URL
+// and so on. The module examples/config shows what each package for these formats
+// needs.
 //
-// Ping URLs are credentials. So a Config prints as the keys that are set, without
-// the values of URLs and bodies, with package fmt, log/slog and encoding/json.
+// Ping URLs are credentials. So package fmt, log/slog and encoding/json print only
+// which keys of a Config are set, without the values of URLs and bodies.
 type Config struct {
 	// URL is the service to ping. It may be empty.
 	URL string `yaml:"heartbeat-url" json:"heartbeat-url" toml:"heartbeat-url" mapstructure:"heartbeat-url" koanf:"heartbeat-url" env:"HEARTBEAT_URL"`
 
-	// URLs are further services, which are pinged alongside. An empty item is an
-	// error; but gopkg.in/yaml.v3 drops one that has nothing behind its dash.
+	// URLs are further services to ping. An empty item is an error. But
+	// gopkg.in/yaml.v3 drops an item that has nothing behind its dash.
 	URLs []string `yaml:"heartbeat-urls" json:"heartbeat-urls" toml:"heartbeat-urls" mapstructure:"heartbeat-urls" koanf:"heartbeat-urls" env:"HEARTBEAT_URLS"`
 
-	// Interval takes the place of Options.Interval. If zero, that is used. In JSON
-	// durations are a number of nanoseconds, and "5m" is an error.
+	// Interval takes the place of Options.Interval. If zero, Options.Interval is used.
+	// In JSON a duration is a number of nanoseconds, and "5m" is an error.
 	Interval time.Duration `yaml:"heartbeat-interval" json:"heartbeat-interval" toml:"heartbeat-interval" mapstructure:"heartbeat-interval" koanf:"heartbeat-interval" env:"HEARTBEAT_INTERVAL"`
 
-	// MaxSyncAge takes the place of Options.MaxSyncAge. If zero, that is used. A job
-	// that syncs once a night may beat hourly with 26h.
+	// MaxSyncAge takes the place of Options.MaxSyncAge. If zero, Options.MaxSyncAge is
+	// used. With 26h, a job that syncs once a night can beat hourly.
 	MaxSyncAge time.Duration `yaml:"heartbeat-max-sync-age" json:"heartbeat-max-sync-age" toml:"heartbeat-max-sync-age" mapstructure:"heartbeat-max-sync-age" koanf:"heartbeat-max-sync-age" env:"HEARTBEAT_MAX_SYNC_AGE"`
 
-	// FailURL is pinged once when databases turn unhealthy. If empty, none is.
+	// FailURL is pinged once when databases are lost, as Options.FailPinger is. If
+	// empty, Options.FailPinger is used.
 	FailURL string `yaml:"heartbeat-fail-url" json:"heartbeat-fail-url" toml:"heartbeat-fail-url" mapstructure:"heartbeat-fail-url" koanf:"heartbeat-fail-url" env:"HEARTBEAT_FAIL_URL"`
 
-	// FailBody is sent to FailURL, by POST; "{reason}" in it stands for the reason.
-	// If empty, FailURL is requested with GET.
+	// FailBody is sent to FailURL by POST. In it, "{reason}" stands for the reason. If
+	// empty, HTTP.Body is used. If that is empty too, FailURL gets a GET.
 	FailBody string `yaml:"heartbeat-fail-body" json:"heartbeat-fail-body" toml:"heartbeat-fail-body" mapstructure:"heartbeat-fail-body" koanf:"heartbeat-fail-body" env:"HEARTBEAT_FAIL_BODY"`
 
-	// HTTP is the daemon's own settings of the pingers of all these URLs, such as
-	// the client and the timeout; no format has a key for it. FailBody takes the
-	// place of its Body. If nil, all defaults are used.
+	// HTTP has the settings of the pingers of all these URLs, such as the client and
+	// the timeout. The daemon's code sets it: no format has a key for it. If nil, all
+	// defaults are used.
 	HTTP *HTTPOptions `yaml:"-" json:"-" toml:"-" mapstructure:"-" koanf:"-" env:"-"`
 }
 
@@ -59,7 +60,8 @@ type ConfigError struct {
 	Err error  // what is wrong, and what would be right
 }
 
-// Error returns "heartbeat: ", the key and the text of Err; and "<nil>" if e is nil.
+// Error returns "heartbeat: ", the key and the text of Err. If e is nil, it returns
+// "<nil>".
 func (e *ConfigError) Error() string {
 	if e == nil {
 		return "<nil>"
@@ -85,25 +87,25 @@ func (e *configErrors) Error() string {
 
 func (e *configErrors) Unwrap() []error { return e.errs }
 
-// Enabled reports whether there is a URL to ping. Call Validate first: keys that are
-// wrong may be the reason why there is none.
+// Enabled reports whether there is a URL to ping. Call Validate first. If there is no
+// URL because a key is wrong, only Validate says so.
 func (c Config) Enabled() bool {
 	return c.URL != "" || slices.ContainsFunc(c.URLs, func(u string) bool { return u != "" })
 }
 
 // Validate returns what is wrong with the keys that are set, as one error on one
 // line. Its method Unwrap() []error returns a [*ConfigError] for each of them.
-// Validate returns nil where NewMonitor would not complain of the keys, and where
+// Validate returns nil if NewMonitor would accept the keys. It also returns nil if
 // nothing is set: heartbeats are off then.
 func (c Config) Validate() error {
 	_, _, err := c.pingers()
 	return err
 }
 
-// NewMonitor returns a [Monitor] with an [HTTPPinger] for each of the URLs. What
-// c sets takes the place of the like in opts, which is not modified and may be
-// nil. Its errors are those of Validate and of [New], and one where c is not
-// Enabled.
+// NewMonitor returns a [Monitor] with an [HTTPPinger] for each of the URLs. What c sets
+// takes the place of the same setting in opts. If opts is nil, all defaults are used.
+// opts is not modified. NewMonitor returns the errors of Validate and of [New], and an
+// error if c is not Enabled.
 func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, error) {
 	pingers, fail, err := c.pingers()
 	if err != nil {
@@ -242,8 +244,8 @@ func (c Config) summary() string {
 // Format prints the keys that are set without their values, for all verbs of fmt.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.summary()) }
 
-// LogValue is the same for log/slog.
+// LogValue returns what Format prints, for log/slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.summary()) }
 
-// MarshalJSON is the same for encoding/json.
+// MarshalJSON returns what Format prints, for encoding/json.
 func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.summary()) }

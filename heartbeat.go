@@ -1,8 +1,8 @@
 // Package heartbeat supervises replication. It watches when each database last
 // synced. While all of them are fresh it pings a dead man's switch, such as
 // Healthchecks.io, Cronitor, Better Stack, Dead Man's Snitch or any URL that takes
-// a GET. When one goes stale the [Monitor] stays silent, the service misses a
-// beat, and somebody is told.
+// a GET. When a database goes stale, the [Monitor] stops pinging. The service
+// misses the pings and alerts you.
 //
 //	package main
 //
@@ -37,22 +37,22 @@
 //
 // # How a check decides
 //
-// A database is healthy when it has synced at least once and its last sync is at
-// most Options.MaxSyncAge away from now, in the past or in the future, by the
-// monotonic clock and by the wall clock. All databases must be healthy, and there
-// must be at least one. Then each target is pinged, unless an attempt on it
-// started less than [MinInterval] ago.
+// A database is healthy when it has synced at least once, and its last sync is at
+// most Options.MaxSyncAge away from now, in the past or in the future. That must
+// hold by the monotonic clock and by the wall clock. All databases must be healthy,
+// and there must be at least one. Then each target is pinged, unless an attempt on
+// it that may have left began less than [MinInterval] ago.
 //
 // # When it checks
 //
-// [Monitor.Run] checks at once and then at every start + k·Interval. A beat that
-// did not get out is tried again until it is out or the next beat is due. The next
-// try begins ten seconds after the last one if nothing was sent, because a database
-// was unhealthy or the request never left. It begins one MinInterval after the last
-// one otherwise. Beats that were missed while the machine slept are not made up for.
-// A beat is due at once when time has jumped by ten seconds or more: the machine
-// slept, the process stood still, or the clock was set. With a FailPinger, Run also
-// looks at the databases when the one that synced longest ago becomes stale.
+// [Monitor.Run] checks at once and then at every start + k·Interval. A heartbeat that
+// was not sent is tried again until it is sent or the next one is due. If a database
+// was unhealthy, or if the request never left, the next try begins ten seconds after
+// the last one. Otherwise it begins MinInterval after the last one. Heartbeats that
+// were missed while the machine slept are not made up for. A heartbeat is due at once
+// when time has jumped by ten seconds or more: the machine slept, the process stood
+// still, or the clock was set. With a FailPinger, Run also looks at the databases when
+// the one that synced longest ago becomes stale.
 //
 // # What a heartbeat does not prove
 //
@@ -75,13 +75,12 @@ import (
 )
 
 const (
-	// DefaultInterval is the time between two heartbeats where Options.Interval
-	// is zero.
+	// DefaultInterval is the time between two heartbeats if Options.Interval is zero.
 	DefaultInterval = 5 * time.Minute
 
-	// MinInterval is the floor of the interval, and of the time between two
-	// attempts on one target. Healthchecks.io may ignore more than five pings a
-	// minute.
+	// MinInterval is the shortest interval. It is also the shortest time between two
+	// attempts on one target, unless the first never left. Healthchecks.io may ignore
+	// more than five pings a minute.
 	MinInterval = time.Minute
 )
 
@@ -90,7 +89,7 @@ var (
 	// ErrRunning is returned by Run while another Run has not returned.
 	ErrRunning = errors.New("heartbeat: monitor is already running")
 
-	// ErrDuplicatePath is returned by New and Add when two databases have one path.
+	// ErrDuplicatePath is returned by New and Add when two databases have the same path.
 	ErrDuplicatePath = errors.New("heartbeat: duplicate database path")
 )
 
@@ -104,15 +103,15 @@ type Options struct {
 
 	// MaxSyncAge is how old a database's last sync may be. If it is zero, the interval
 	// is used. If it is negative, New returns an error. It holds for all databases of
-	// a Monitor. To let databases have different ages, give each Monitor a check of
-	// its own at the service. Never give two Monitors one URL: the heartbeats of one
-	// hide the silence of the other.
+	// a Monitor. If databases need different ages, use a Monitor for each age, each
+	// with a check of its own at the service. Never give two Monitors the same URL: the
+	// heartbeats of one hide the silence of the other.
 	MaxSyncAge time.Duration
 
-	// Clock is the source of time. If it is nil, the system clock is used. With a
-	// Clock of its own, a Monitor's Run waits up to ten seconds of the system's time
-	// for the pings of a check before it waits on the Clock. So a test that sees it
-	// wait knows that the check is over.
+	// Clock is the source of time. If it is nil, the system clock is used. If it is
+	// set, Run waits for the pings of a check before it waits on the Clock: up to ten
+	// seconds by the system's clock. So a test that sees Run wait knows that the check
+	// is over.
 	Clock Clock
 
 	// Logger takes the log lines. If it is nil, the Monitor uses what slog.Default
@@ -121,18 +120,19 @@ type Options struct {
 	Logger *slog.Logger
 
 	// FailPinger is pinged once when databases are lost, so that the service can
-	// alert at once. A database is lost when a check finds it unhealthy that was
-	// healthy, or when its last sync became too old, since the check before. Run looks
-	// when a last sync becomes too old, and not only at the next beat. A time in the
-	// future is no loss. Nothing is lost at the first check of a Run, and no database
-	// at its own first check. ResultFromContext gives the reason.
+	// alert at once. A database is lost when it was healthy at the check before and is
+	// unhealthy now, or when its last sync has become too old since the check before.
+	// Run looks when a last sync becomes too old, and not only at the next heartbeat. A
+	// last sync in the future is no loss. No database is lost at the first check of a
+	// Run, or at the first check of that database. ResultFromContext gives the reason.
 	//
-	// A signal that fails is made again as a heartbeat is, until it is out or a check
-	// finds all databases healthy. No other signal follows before that. Heartbeats and
-	// failure signals are never in flight together, unless a Pinger ignores its ctx.
-	// If a heartbeat was cut short for the signal, or a signal for the heartbeat, or if
-	// it timed out less than MinInterval before, the later one is made once more after
-	// MinInterval, since the service may receive them in either order.
+	// A signal that fails is tried again as a heartbeat is, until it is sent or a check
+	// finds all databases healthy. The next signal can follow only after a check has
+	// found all databases healthy. Heartbeats and failure signals are never in flight
+	// together, unless a Pinger ignores its ctx. If a heartbeat was cut short for the
+	// signal, or a signal for the heartbeat, or if it timed out less than MinInterval
+	// before, the later one is sent once more MinInterval later, because the service may
+	// have received them in either order.
 	//
 	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger
@@ -142,20 +142,21 @@ type Options struct {
 	// for its check come after those for newer checks: compare Result.Time. OnResult
 	// may call any method of the Monitor. If it calls Beat, that check is reported too.
 	// To stop endless recursion, a check is not reported while 100 calls are in
-	// progress, nor a Beat once 100 calls have been made while others were in progress.
-	// If OnResult panics, that is logged, and nothing else happens.
+	// progress. A Beat is not reported either once 100 calls have been made since the
+	// last moment at which none was in progress. If OnResult panics, that is logged, and
+	// nothing else happens.
 	OnResult func(Result)
 
 	// Source returns further databases, beside those given to New and Add. It is for
-	// a daemon whose set of databases has an owner already: return what that holds
-	// now. If it is nil, there are no further databases. A database that Source no
+	// a daemon that keeps its set of databases elsewhere: return the set as it is now.
+	// If Source is nil, there are no further databases. A database that Source no
 	// longer returns is no longer checked. Paths need not be unique: each reporter is
 	// checked.
 	//
 	// Source is called at each check and each Status, from several goroutines, and
-	// must not block. Its slice is read before it is called again by the same
-	// goroutine, and not kept. A nil in the slice is an unhealthy database, and so is a
-	// Source that panics, both with ReasonPanicked. Source must not call Beat.
+	// must not block. The Monitor does not keep the slice. A goroutine has read it
+	// before it calls Source again. A nil in the slice counts as an unhealthy database
+	// with ReasonPanicked. So does a Source that panics. Source must not call Beat.
 	Source func() []SyncReporter
 }
 
@@ -211,12 +212,12 @@ type target struct {
 	name   string // for errors and results
 }
 
-// New returns a Monitor of the databases that reporters report on, and that pings
-// pinger, which may be a [MultiPinger]. There may be no reporters yet. If opts is
-// nil, all defaults are used. New returns an error if a pinger or a reporter is nil
-// (a nil pointer in a Pinger too), if two reporters have one path
-// ([ErrDuplicatePath]), if MaxSyncAge is negative, and if FailPinger is the pinger
-// itself or requests its URL: that would answer an outage with a heartbeat.
+// New returns a Monitor that watches the databases of reporters and pings pinger,
+// which may be a [MultiPinger]. There may be no reporters yet. If opts is nil, all
+// defaults are used. New returns an error if a pinger or a reporter is nil (a nil
+// pointer in a Pinger too), if two reporters have the same path ([ErrDuplicatePath]),
+// if MaxSyncAge is negative, and if FailPinger is the pinger itself or requests its
+// URL: that would answer an outage with a heartbeat.
 func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, error) {
 	var o Options
 	if opts != nil {
@@ -322,17 +323,17 @@ func (m *Monitor) Add(r SyncReporter) error {
 	return nil
 }
 
-// Remove removes the database with that path, from the next check on, and
-// reports whether there was one. It is the only way for a database that was added
-// to leave: one that was closed stays, goes stale and is reported.
+// Remove removes the database with that path, from the next check on, and reports
+// whether there was one. A database that was added leaves only by Remove. One that
+// was closed stays, goes stale and is reported.
 func (m *Monitor) Remove(path string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.set.remove(path)
 }
 
-// Status judges the databases now, and tells what the newest check came to. It
-// never waits for a check or a ping.
+// Status judges the databases now. With that it returns the Result of the newest
+// check. It never waits for a check or a ping.
 func (m *Monitor) Status() Status {
 	m.mu.Lock()
 	added := m.set.databases()
@@ -363,11 +364,13 @@ const patience = 10 * time.Second
 const maxUnfinished = 100
 
 // Run checks and pings until ctx is done, and then returns nil. It returns
-// [ErrRunning] if another Run has not returned yet. Once that has, Run may be
-// called again: so a daemon that leads only for a time calls it once for each term,
-// with a ctx that ends with the term. Run uses the caller's goroutine. The pings are
-// made beside it, and when ctx is done Run waits for them and leaves nothing behind:
-// a pinger, a log handler or an OnResult that hangs holds it up then.
+// [ErrRunning] if another Run has not returned yet. When that has returned, Run may
+// be called again. So a daemon that leads only for a time calls Run once for each
+// term, with a ctx that ends with the term.
+//
+// Run blocks, and checks in its caller's goroutine. It pings in goroutines of their
+// own. When ctx is done, Run waits for these and leaves nothing behind. So a pinger,
+// a log handler or an OnResult that hangs then keeps Run from returning.
 func (m *Monitor) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -470,14 +473,16 @@ func (m *Monitor) wakeRun() {
 }
 
 // Beat makes one check now, and pings each target that is not rate-limited if
-// all databases are healthy. It blocks until the pings are done. A target is
-// rate-limited for [MinInterval] after the start of an attempt, or for ten seconds
-// if that attempt never left; while a ping is in flight; and for as long as a
-// Retry-After asks. Who asked for the attempt does not matter. When all targets
-// are rate-limited, the Result is Skipped with [ReasonRateLimited]. When ctx is
-// done before the ping, it is Failed with the error of ctx. Checks are made one
-// after the other: Beat waits, as long as its ctx allows, while another asks the
-// databases.
+// all databases are healthy. It blocks until the pings are done. If all targets are
+// rate-limited, the Result is Skipped with [ReasonRateLimited]. If ctx is done before
+// the pings begin, the Result is Failed with the error of ctx.
+//
+// A target is rate-limited for [MinInterval] after the start of an attempt, or for ten
+// seconds if that attempt never left. It is also rate-limited while a ping is in
+// flight, and for as long as a Retry-After asks. An attempt of Run counts as one of
+// Beat does.
+//
+// One check at a time asks the databases. Beat waits for its turn until ctx is done.
 func (m *Monitor) Beat(ctx context.Context) Result {
 	c := check{caller: schedule.CallerBeat}
 	m.look(ctx, &c, nil)

@@ -27,20 +27,20 @@ import (
 
 // A Pinger sends one heartbeat to one place. [HTTPPinger] is the usual one.
 //
-// Ping blocks until the heartbeat is known to have arrived (nil) or not (an
-// error), and returns soon after ctx is done. It makes one attempt: a [Monitor]
-// decides when to make another, and makes one soon if the error matches
-// [ErrNotSent].
+// Ping blocks until it knows whether the heartbeat has arrived, and returns soon
+// after ctx is done. It returns nil if the heartbeat has arrived, and an error if it
+// has not. It makes one attempt. A [Monitor] decides when to make another, and makes
+// one soon if the error matches [ErrNotSent].
 //
-// A Monitor calls Ping with a ctx that ends after [MinInterval], and that says what
-// the ping is about ([ResultFromContext]). It never calls it twice at once for one
-// target. It ends the ctx of a heartbeat earlier if a failure signal is due, and the
-// other way round, but never for the sake of another target. It takes a panic, or an
-// end of Ping's goroutine, for a failure.
+// A Monitor calls Ping with a ctx that ends after [MinInterval]. [ResultFromContext]
+// gets from it what the ping is about. A Monitor never makes two calls at once for one
+// target. It ends the ctx of a heartbeat early if a failure signal is due, and that of
+// a signal if a heartbeat is due, but never for the sake of another target. If Ping
+// panics or ends its goroutine, it has failed.
 //
-// A Pinger that is also a [fmt.Stringer] is named by it in log lines. In errors, in a
-// [TargetResult] and on the health page it is so only if the name could not be a
-// URL, with a scheme or without: a ping URL is a credential.
+// If a Pinger is also a [fmt.Stringer], log lines show what that returns. Errors, a
+// [TargetResult] and the health page show it only if it could not be a URL, with or
+// without a scheme: a ping URL is a credential.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -51,10 +51,9 @@ type PingerFunc func(ctx context.Context) error
 // Ping calls f.
 func (f PingerFunc) Ping(ctx context.Context) error { return f(ctx) }
 
-// MultiPinger returns a [Pinger] that pings all the given ones at once, and
-// takes nested MultiPingers apart. A [Monitor] treats each of them as a target
-// with an outcome, log line, spacing and retry of its own; used without a
-// Monitor, its Ping waits for all and joins their errors.
+// MultiPinger returns a [Pinger] that pings all the given ones, also those of a nested
+// MultiPinger, at once. A [Monitor] treats each as a target with an outcome, log line,
+// spacing and retry of its own. Without one, Ping waits for all and joins their errors.
 func MultiPinger(pingers ...Pinger) Pinger {
 	return multiPinger(flatten(pingers))
 }
@@ -196,43 +195,43 @@ const (
 // log/slog, with encoding/json, and with the verbs of package fmt other than %p and
 // %w. That holds for HTTPOptions, for a pointer to them, and for either of the two in
 // a named, exported field of a struct. It holds for nothing else. In an unexported
-// field package fmt asks no method, and prints all.
+// field, package fmt calls no method and prints everything.
 type HTTPOptions struct {
-	// Client sends the requests. It is copied and never modified; what its
-	// CheckRedirect refuses is refused here too. It must not repeat a request by
-	// itself. If its transport is net/http's, the pinger prevents that by closing the
-	// HTTP/1 connection that a repetition would use. No other connection is closed.
-	// If Client is nil, the pinger has one of its own. That makes an HTTP/1.1
-	// connection for each ping and honours the proxy environment variables.
+	// Client sends the requests. It is copied and never modified. A redirect that its
+	// CheckRedirect refuses is refused. It must not repeat a request by itself. If its
+	// transport is net/http's, the pinger prevents that by closing the HTTP/1 connection
+	// that a repetition would use. No other connection is closed. If Client is nil, the
+	// pinger uses a client of its own, which makes an HTTP/1.1 connection for each ping
+	// and honours the proxy environment variables.
 	Client *http.Client
 
-	// Timeout bounds one ping, its redirects and the body of the answer included. If
-	// zero, it is 10 seconds, which is what Healthchecks.io advises. A Monitor gives
-	// a ping MinInterval at most. If negative, NewHTTPPinger returns an error.
+	// Timeout is how long one ping may take, with its redirects and the body of the
+	// answer. If zero, 10 seconds is used, as Healthchecks.io advises. A Monitor gives a
+	// ping MinInterval at most. If negative, NewHTTPPinger returns an error.
 	Timeout time.Duration
 
-	// Method is the request's method. If empty, it is POST if there is a Body, and
-	// GET if not. HEAD works, but hides the body that tells an accepted ping from one
-	// that did not count.
+	// Method is the request's method. If empty, POST is used with a Body, and GET
+	// without one. HEAD works, but then there is no answer's body to tell an accepted
+	// ping from one that did not count.
 	Method string
 
-	// Header is sent with each ping, e.g. Authorization, and never to another
-	// host that a redirect names. It is copied.
+	// Header is sent with each ping, for example Authorization. It is never sent to
+	// another host that a redirect names. It is copied.
 	Header http.Header
 
-	// Body is sent with each ping as text/plain in UTF-8, unless Header sets
-	// another Content-Type, and again to where a 307 or 308 leads. In it,
-	// "{reason}" stands for the text of the [Result] that the ping is about, and for
-	// nothing if it is about none. If empty, no body is sent. With GET or HEAD as the
-	// Method it is an error from NewHTTPPinger, since servers ignore it there.
+	// Body is sent with each ping as text/plain in UTF-8, unless Header sets another
+	// Content-Type. It is sent again to where a 307 or 308 leads. In it, "{reason}"
+	// stands for the text of the [Result] that the ping is about, and for nothing if
+	// there is no Result. If empty, no body is sent. If Method is GET or HEAD,
+	// NewHTTPPinger returns an error, because servers ignore a body there.
 	Body string
 
-	// RedactURL shows only the URL's scheme and host in logs. A ping URL is a
-	// credential: set it if logs are read by people who must not have it.
+	// RedactURL makes logs show only the URL's scheme and host. A ping URL is a
+	// credential. Set RedactURL if people read the logs who must not have the URL.
 	RedactURL bool
 
 	// Name is shown in place of the URL in logs, errors and a TargetResult. If empty,
-	// the URL is shown in logs, and its scheme and host in the others.
+	// logs show the URL, and errors and a TargetResult show its scheme and host.
 	Name string
 }
 
@@ -241,14 +240,14 @@ func (o HTTPOptions) summary() string {
 	return fmt.Sprintf("heartbeat.HTTPOptions{Name:%q Timeout:%v RedactURL:%v}", o.Name, o.Timeout, o.RedactURL)
 }
 
-// Format prints the options without their credentials, for each verb with which
-// package fmt asks it: not for %p and %w.
+// Format prints the options without their credentials. Package fmt calls it for all
+// verbs but %p and %w.
 func (o HTTPOptions) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.summary()) }
 
-// LogValue is the same for log/slog.
+// LogValue returns what Format prints, for log/slog.
 func (o HTTPOptions) LogValue() slog.Value { return slog.StringValue(o.summary()) }
 
-// MarshalJSON is the same for encoding/json.
+// MarshalJSON returns what Format prints, for encoding/json.
 func (o HTTPOptions) MarshalJSON() ([]byte, error) { return json.Marshal(o.summary()) }
 
 // An HTTPPinger is a [Pinger] that requests a URL. Create one with
@@ -273,26 +272,25 @@ type endpoint struct {
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
-// https URL with a host. A nil opts means all defaults. The error says what is
-// wrong with the URL or the options, and repeats neither. It refuses a URL with a
-// fragment, and one that can only be a mistake, such as two URLs in one string or a
-// placeholder that was left in it.
+// https URL with a host. If opts is nil, all defaults are used. NewHTTPPinger refuses a
+// URL with a fragment, and one that can only be a mistake, such as two URLs in one
+// string or a placeholder that was not replaced. The error says what is wrong with the
+// URL or the options, and repeats neither.
 //
-// In the URL's query, and nowhere else in it, "{reason}" stands for the text of the
-// [Result] that the ping is about, escaped.
+// In the URL's query, "{reason}" stands for the text of the [Result] that the ping is
+// about, escaped. It is refused elsewhere in the URL.
 //
-// A ping is one request, and one more for each redirect, on a connection of its own
-// unless a client is given. It is accepted by any 2xx status, unless the body begins
-// with "OK (": then the error is [ErrNotAccepted]. So a page is accepted too, such as
-// the login page of a portal that the ping was redirected to. Any other status is a
-// [*StatusError].
+// A ping is one request, and one more for each redirect. It has a connection of its
+// own unless a client is given. Any 2xx status means that the ping was accepted, also that
+// of a login page to which a portal has redirected it. The one exception is a body that
+// begins with "OK (": the error is [ErrNotAccepted]. Any other status is a [*StatusError].
 //
-// At most 10 redirects are followed, and none from https to http. On its way to
-// another host a request has no Header and no user and password of the URL.
+// At most 10 redirects are followed, and none from https to http. A request to another
+// host has neither the Header nor the URL's user and password.
 //
-// An error that proves that no byte of the request left matches [ErrNotSent]. No
-// error has the URL in it, beyond its scheme and host, nor a header. [errors.Is] finds
-// in it what net/http said, and [errors.As] what of that may be shown.
+// An error matches [ErrNotSent] if it proves that no byte of the request left. An error
+// holds no header, and no more of the URL than its scheme and host. [errors.Is] finds in
+// it what net/http returned. [errors.As] finds the part of that which may be shown.
 func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	p, err := newHTTPPinger(rawURL, opts)
 	if err != nil {
@@ -365,12 +363,12 @@ func checkOptions(opts *HTTPOptions) (method string, err error) {
 	return method, nil
 }
 
-// String returns the name of the options, or the URL as logs may show it: without
-// a password in it; with RedactURL, its scheme and host only.
+// String returns HTTPOptions.Name. If that is empty, it returns the URL as logs may show
+// it: without a password, and with RedactURL only its scheme and host.
 func (p *HTTPPinger) String() string { return p.endpoint().logName }
 
-// Format prints what String returns, for all verbs of package fmt. It is there for
-// an HTTPPinger that is no pointer too.
+// Format prints what String returns, for all verbs of package fmt. It also serves an
+// HTTPPinger that is no pointer.
 func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	text := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
 	if p.endpoint != nil {
@@ -379,8 +377,8 @@ func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), text)
 }
 
-// Ping sends one heartbeat and blocks until it has been answered, ctx is done or
-// the timeout has passed. [NewHTTPPinger] says what its errors are.
+// Ping sends one heartbeat. It blocks until that has been answered, ctx is done or the
+// timeout has passed. [NewHTTPPinger] says which errors it returns.
 func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 	e := p.endpoint()
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
@@ -521,17 +519,16 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 
 // Errors of a ping; test for them with [errors.Is].
 var (
-	// ErrNotAccepted is the error of a ping that was answered with a 2xx status, but
-	// by a body that says that it did not count: Healthchecks.io answers
-	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". These
-	// words are in the error's text; others are not shown, since a server may repeat
-	// the ping's URL there.
+	// ErrNotAccepted is the error of a ping that was answered with a 2xx status and a
+	// body that says that the ping did not count. Healthchecks.io answers
+	// "OK (not found)" for a check that was deleted, and "OK (rate-limited)". The error
+	// shows no other words of a body, because a server may repeat the ping's URL there.
 	ErrNotAccepted = errors.New("heartbeat: ping not accepted")
 
 	// ErrNotSent is the error of a ping of which no byte has left: the host was not
 	// found or refused the connection, the TLS handshake failed, or a proxy refused to
 	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
-	// next one soon. Any Pinger may return it, wrapped.
+	// next one soon. Any Pinger may return ErrNotSent, or an error that wraps it.
 	ErrNotSent = errors.New("heartbeat: not sent")
 )
 
@@ -553,15 +550,18 @@ func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause
 func (e *pingError) Unwrap() error        { return e.cause }
 func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
 
-// A StatusError is the error of a ping that was answered outside 2xx. Find it
-// with [errors.As], as a *StatusError. It holds nothing of the response's body,
-// since servers repeat the request's URL in their error pages.
+// A StatusError is the error of a ping whose answer had no 2xx status. Find it with
+// [errors.As], as a *StatusError. It holds nothing of the response's body, because
+// servers repeat the request's URL in their error pages.
 type StatusError struct {
-	Code       int           // the HTTP status, such as 404
-	RetryAfter time.Duration // what a 429 or 503 asked for: at most an hour, and at most a minute if a redirect led to another host; zero: nothing
+	Code int // the HTTP status, such as 404
+
+	// RetryAfter is how long a 429 or 503 asked to wait. It is an hour at most, and a
+	// minute at most after a redirect to another host. If zero, nothing was asked.
+	RetryAfter time.Duration
 }
 
-// Error returns a text without a part of the ping URL, and "<nil>" if e is nil.
+// Error returns a text that has no part of the ping URL. If e is nil, it returns "<nil>".
 func (e *StatusError) Error() string {
 	if e == nil {
 		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded

@@ -16,8 +16,8 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
-// An Outcome says what became of a check. The zero Outcome is that of the zero
-// [Result], and of one from [ResultFromContext] whose ping is under way.
+// An Outcome says how a check ended. The zero [Result] has the zero Outcome, and so
+// has the Result that [ResultFromContext] returns while a heartbeat is under way.
 type Outcome int
 
 // The outcomes of a check.
@@ -52,30 +52,31 @@ func (o *Outcome) UnmarshalText(text []byte) error {
 	return fmt.Errorf("heartbeat: %.20q is not an outcome; it must be sent, skipped or failed", text)
 }
 
-// A Result is what one check came to.
+// A Result describes one check.
 type Result struct {
 	Time      time.Time        // when the check began, on the monitor's clock
-	Outcome   Outcome          // what became of it
+	Outcome   Outcome          // how it ended
 	Reason    Reason           // why it was skipped (the first unhealthy database's reason); empty otherwise
 	Databases int              // how many were checked
 	Unhealthy []DatabaseStatus // nil when all are healthy
 	Err       error            // why it failed, the errors of several targets joined; nil otherwise
-	Targets   []TargetResult   // what each target that was pinged came to; nil when none was
+	Targets   []TargetResult   // one for each target that was pinged; nil when none was
 }
 
-// A TargetResult is what one ping of one target came to.
+// A TargetResult describes one ping of one target.
 type TargetResult struct {
-	// Name is HTTPOptions.Name, or else the scheme and host of a URL, what a
-	// fmt.Stringer returns, or "target" and its position.
+	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the
+	// URL. For a Pinger that is no HTTPPinger, Name is what its String method returns (of
+	// a URL, the scheme and host), or "target" and its position.
 	Name string
 	Err  error // nil: it has arrived
 }
 
 type resultKey struct{}
 
-// ResultFromContext returns the [Result] that a ping is about, from the ctx that a
-// [Monitor] gives to Ping, and whether there is one. A failure signal's has the
-// unhealthy databases. A heartbeat's has no Outcome yet.
+// ResultFromContext returns the [Result] that a ping is about, and whether there is
+// one. ctx is the one that a [Monitor] gives to Ping. The Result of a failure signal
+// has the unhealthy databases. The Result of a heartbeat has no Outcome yet.
 func ResultFromContext(ctx context.Context) (Result, bool) {
 	r, ok := ctx.Value(resultKey{}).(Result)
 	return r.clone(), ok
@@ -199,8 +200,8 @@ type (
 	}
 )
 
-// MarshalJSON returns an object with lower-case keys, that leaves out what is
-// empty and gives errors as texts.
+// MarshalJSON returns an object with lower-case keys. It leaves out what is empty, and
+// gives errors as texts.
 func (r Result) MarshalJSON() ([]byte, error) {
 	var targets []targetJSON
 	for _, t := range r.Targets {
@@ -209,7 +210,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	return json.Marshal(resultJSON{r.Time, r.Outcome, r.Reason, r.Databases, r.Unhealthy, textOf(r.Err), targets})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. The errors have their texts only.
+// UnmarshalJSON reads what MarshalJSON wrote. Of an error, only the text comes back.
 func (r *Result) UnmarshalJSON(data []byte) error {
 	var form resultJSON
 	if err := json.Unmarshal(data, &form); err != nil {
@@ -260,9 +261,9 @@ type Status struct {
 }
 
 // ServeHTTP answers a GET or HEAD with Status as JSON: 200 when the databases are
-// healthy, and 503 when they are not. The answer is for strangers: it holds no ping
-// URL, and of an error that is not from an [HTTPPinger] only what is known to be
-// harmless. It does hold the paths of the databases.
+// healthy, and 503 when they are not. Strangers may see the answer. It holds no ping
+// URL. Of an error that is not from an [HTTPPinger], it holds only what is known to be
+// harmless. It holds the paths of the databases.
 func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")

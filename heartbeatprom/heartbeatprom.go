@@ -7,8 +7,8 @@
 //	collector.Add(monitor)
 //	prometheus.MustRegister(collector)
 //
-// For a Monitor that is there already prometheus.MustRegister(NewCollector(monitor))
-// is enough; the metrics of OnResult are then missing.
+// If the Monitor exists already, prometheus.MustRegister(NewCollector(monitor)) is
+// enough. The metrics that need OnResult are then missing.
 //
 // These are the metrics:
 //
@@ -31,7 +31,7 @@
 //		only with OnResult
 //
 // The label monitor is the position of the Monitor in its Collector: "1", "2" and so
-// on. To give Monitors names, and counters of their own, make a Collector for each and
+// on. To give Monitors names and counters of their own, make a Collector for each, and
 // register it with prometheus.WrapRegistererWith.
 //
 // Rules for alerts on these metrics are in examples/prometheus/alerts.yml.
@@ -64,8 +64,8 @@ var (
 		"When the latest heartbeat that the target took began; 0 if it took none.", []string{"target"}, nil)
 )
 
-// A Collector is a prometheus.Collector of Monitors. Its gauges are judged anew at
-// each scrape, so they also tell the truth when nothing runs the Monitor any more.
+// A Collector is a prometheus.Collector of Monitors. At each scrape it judges the
+// databases anew. So its gauges are right even if nothing runs the Monitor any more.
 // Create one with [NewCollector]. All its methods may be called from any goroutine
 // at any time.
 type Collector struct {
@@ -95,8 +95,8 @@ func NewCollector(monitors ...*heartbeat.Monitor) *Collector {
 	return c
 }
 
-// Add adds monitors behind those that c has. A nil Monitor is ignored: a daemon
-// whose heartbeats are off has none. So is one that c has already.
+// Add adds monitors behind those that c has. It ignores a nil Monitor, because a
+// daemon whose heartbeats are off has none. It also ignores a Monitor that c has.
 func (c *Collector) Add(monitors ...*heartbeat.Monitor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,8 +113,8 @@ func (c *Collector) Add(monitors ...*heartbeat.Monitor) {
 // are added up. They may come in any order: a slow ping of an older check may end
 // after that of a newer one.
 //
-// Targets that share a name share their metrics, as two checks at one service do.
-// Give each an HTTPOptions.Name.
+// Targets with the same name share their metrics. Two checks at one service have the
+// same name unless you set HTTPOptions.Name.
 func (c *Collector) OnResult(result heartbeat.Result) {
 	for _, outcome := range []heartbeat.Outcome{heartbeat.Sent, heartbeat.Skipped, heartbeat.Failed} {
 		c.checks.WithLabelValues(outcome.String()) // all three, so that the others begin at 0

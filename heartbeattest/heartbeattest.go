@@ -2,8 +2,8 @@
 // heartbeat needs: a [Clock] that moves only when it is told to, a [Pinger] that
 // records, fails or blocks, and a [Reporter] whose last sync can be set.
 //
-// A Monitor that runs on a fake clock asks it for a wake-up once it has made its
-// check. If the clock moves before that, the Monitor does not see it move. So use
+// When a Monitor on a fake clock has made its check, it asks the clock for a wake-up.
+// If the clock moves before that, the Monitor does not see it move. So use
 // [Clock.Step], which waits for the Monitor before and after it moves the clock.
 //
 //	clock := heartbeattest.NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
@@ -22,7 +22,7 @@ import (
 	"github.com/go-heartbeat/heartbeat"
 )
 
-// A Clock is a heartbeat.Clock that moves only when Advance is called. Create
+// A Clock is a heartbeat.Clock that moves only when Step or Advance is called. Create
 // one with [NewClock]. Its methods may be called from several goroutines.
 type Clock struct {
 	mu      sync.Mutex
@@ -49,8 +49,8 @@ func (c *Clock) Now() time.Time {
 	return c.now
 }
 
-// After returns a channel that gets the clock's time once it has advanced by d;
-// at once if d is not positive.
+// After returns a channel that gets the clock's time once the clock has moved by d. If
+// d is not positive, the channel gets the time at once.
 func (c *Clock) After(d time.Duration) <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,18 +85,18 @@ func (c *Clock) Advance(d time.Duration) {
 	})
 }
 
-// BlockUntil blocks until at least that many waiters, channels from After that
-// have not been served, are there, or until ctx is done, and then returns its
-// error. A waiter that was given up, as by a Run that has ended, still counts.
+// BlockUntil blocks until the clock has at least that many waiters. A waiter is a
+// channel from After that has not been served. One that was given up, as by a Run that
+// has ended, still counts. If ctx is done first, BlockUntil returns the error of ctx.
 func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
 	return c.blockUntil(ctx, func() bool { return len(c.waiters) >= waiters })
 }
 
 // Step blocks until a Monitor's Run waits on the clock, moves the clock by d, and
-// blocks until Run waits again, so that its checks are over. It returns the error of
-// ctx if that is done before; the clock may have moved then. It is for one Monitor on
-// a clock: with several, use BlockUntil with their number, and Advance. A Run that
-// has ended does not wait again, so end ctx with it.
+// blocks until Run waits again. Then the checks of Run are over. If ctx is done first,
+// Step returns the error of ctx, and the clock may have moved. A Run that has ended does
+// not wait again, so give Step a ctx that ends with the Run. Step is for one Monitor on a
+// clock. With several, call BlockUntil with their number, and then Advance.
 func (c *Clock) Step(ctx context.Context, d time.Duration) error {
 	waits := func() bool { return len(c.waiters) > 0 && !c.served }
 	if err := c.blockUntil(ctx, waits); err != nil {
@@ -122,9 +122,9 @@ func (c *Clock) blockUntil(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// A Pinger is a heartbeat.Pinger that records when it was pinged, and can be
-// told to fail or to block. Its zero value succeeds, on the system clock. Its
-// methods may be called from several goroutines.
+// A Pinger is a heartbeat.Pinger that records when it was pinged. It can be told to
+// fail or to block. The zero Pinger succeeds, and records the time of the system clock.
+// Its methods may be called from several goroutines.
 type Pinger struct {
 	clock heartbeat.Clock
 
@@ -138,8 +138,8 @@ type Pinger struct {
 // NewPinger returns a Pinger that records the time of clock.
 func NewPinger(clock heartbeat.Clock) *Pinger { return &Pinger{clock: clock} }
 
-// Ping records the time, waits while the Pinger is blocked, and returns what
-// Fail was given last, or the error of ctx if that ends while it waits.
+// Ping records the time, waits while the Pinger is blocked, and returns the error that
+// Fail was given last. If ctx is done while it waits, it returns the error of ctx.
 func (p *Pinger) Ping(ctx context.Context) error {
 	now := time.Now()
 	if p.clock != nil {
@@ -165,22 +165,22 @@ func (p *Pinger) Ping(ctx context.Context) error {
 	return p.err
 }
 
-// Times returns when each ping began, those that failed included.
+// Times returns when each ping began. Pings that failed are included.
 func (p *Pinger) Times() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.times)
 }
 
-// Fail makes pings return err from now on; nil makes them succeed again.
+// Fail makes pings return err from now on. If err is nil, they succeed again.
 func (p *Pinger) Fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.err = err
 }
 
-// Block makes pings that begin from now on wait, until the function it returns
-// is called or their ctx is done.
+// Block makes pings that begin from now on wait until release is called or their ctx
+// is done.
 func (p *Pinger) Block() (release func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,8 +196,8 @@ func (p *Pinger) Block() (release func()) {
 	})
 }
 
-// BlockUntil blocks until at least that many pings have begun, or until ctx is
-// done, and then returns its error.
+// BlockUntil blocks until at least that many pings have begun. If ctx is done first, it
+// returns the error of ctx.
 func (p *Pinger) BlockUntil(ctx context.Context, pings int) error {
 	for {
 		p.mu.Lock()
@@ -218,9 +218,9 @@ func (p *Pinger) BlockUntil(ctx context.Context, pings int) error {
 	}
 }
 
-// A Reporter is a heartbeat.SyncReporter whose last sync is set by the test.
-// Create one with [NewReporter]; it has not synced until Set is called. Its
-// methods may be called from several goroutines.
+// A Reporter is a heartbeat.SyncReporter whose last sync is set by the test. Create one
+// with [NewReporter]. It has not synced until Set is called. Its methods may be called
+// from several goroutines.
 type Reporter struct{ tracker *heartbeat.SyncTracker }
 
 // NewReporter returns a Reporter with that path.
@@ -228,11 +228,11 @@ func NewReporter(path string) *Reporter {
 	return &Reporter{heartbeat.NewSyncTracker(path)}
 }
 
-// Set sets the last sync; the zero time makes it never synced.
+// Set sets the last sync. The zero time means that it has not synced.
 func (r *Reporter) Set(lastSync time.Time) { r.tracker.Record(lastSync) }
 
 // Path returns the path given to NewReporter.
 func (r *Reporter) Path() string { return r.tracker.Path() }
 
-// LastSuccessfulSyncAt returns the time last given to Set.
+// LastSuccessfulSyncAt returns the time last given to Set, or the zero time.
 func (r *Reporter) LastSuccessfulSyncAt() time.Time { return r.tracker.LastSuccessfulSyncAt() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,17 @@ var want = Settings{
 	},
 }
 
+// variables say the same in the environment.
+var variables = map[string]string{
+	"DB":                     "/data/app.db",
+	"HEARTBEAT_URL":          "https://hc-ping.com/your-uuid-here",
+	"HEARTBEAT_URLS":         "https://nosnch.in/your-token,https://cronitor.link/p/your-key/your-monitor",
+	"HEARTBEAT_INTERVAL":     "1h",
+	"HEARTBEAT_MAX_SYNC_AGE": "26h",
+	"HEARTBEAT_FAIL_URL":     "https://hc-ping.com/your-uuid-here/fail",
+	"HEARTBEAT_FAIL_BODY":    "{reason}",
+}
+
 func file(t *testing.T, format string) []byte {
 	t.Helper()
 	data, err := os.ReadFile("settings." + format)
@@ -59,15 +71,7 @@ func TestLoad(t *testing.T) {
 			})
 		}
 	}
-	got, err := loadEnv(map[string]string{
-		"DB":                     "/data/app.db",
-		"HEARTBEAT_URL":          "https://hc-ping.com/your-uuid-here",
-		"HEARTBEAT_URLS":         "https://nosnch.in/your-token,https://cronitor.link/p/your-key/your-monitor",
-		"HEARTBEAT_INTERVAL":     "1h",
-		"HEARTBEAT_MAX_SYNC_AGE": "26h",
-		"HEARTBEAT_FAIL_URL":     "https://hc-ping.com/your-uuid-here/fail",
-		"HEARTBEAT_FAIL_BODY":    "{reason}",
-	})
+	got, err := loadEnv(variables)
 	require.NoError(t, err)
 	requireWant(t, got)
 }
@@ -224,15 +228,25 @@ func TestEmptyItem(t *testing.T) {
 	require.Error(t, err)
 }
 
+// The files have each key of a Config.
+func TestEachKey(t *testing.T) {
+	config := reflect.ValueOf(want.Heartbeat)
+	for i := range config.NumField() {
+		if key := config.Type().Field(i).Tag.Get("yaml"); key != "-" {
+			require.False(t, config.Field(i).IsZero(), key)
+		}
+	}
+}
+
 // viper asks for the environment variable of a key only if it has been bound, or if
 // the file has the key too.
 func TestViperEnvironment(t *testing.T) {
-	t.Setenv("HEARTBEAT_URL", "https://host/env")
-	t.Setenv("HEARTBEAT_URLS", "https://b/1,https://c/2")
-	settings, err := loadViper([]byte("heartbeat-interval: 1h"), "yaml")
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+	settings, err := loadViper([]byte("db: /data/app.db"), "yaml")
 	require.NoError(t, err)
-	require.Equal(t, "https://host/env", settings.Heartbeat.URL)
-	require.Equal(t, []string{"https://b/1", "https://c/2"}, settings.Heartbeat.URLs)
+	requireWant(t, settings)
 
 	v := viper.New()
 	v.SetConfigType("yaml")
