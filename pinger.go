@@ -583,9 +583,7 @@ const notSelfMending = "trying again will probably not help: check the ping URL,
 // the operator if there is one. An error is a pinger's code: it may panic, wrap
 // itself, or call back.
 func classify(err error) (outcome schedule.Outcome, hint string) {
-	outcome = schedule.Outcome{
-		Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded),
-	}
+	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded)}
 	if status, ok := redact.As[*StatusError](err); ok && status != nil {
 		switch status.Code {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:

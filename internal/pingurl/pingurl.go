@@ -2,8 +2,8 @@
 // what can only be a mistake, since many services answer a wrong URL with a page and
 // status 200: such a ping looks as if it had counted.
 //
-// Its errors repeat no part of a URL, and of a header only the name. Those of net/url quote the part that they stumble
-// over, which can be a password.
+// Its errors repeat no part of a URL, and of a header only the name. Those of net/url
+// quote the part that they stumble over, which can be a password.
 package pingurl
 
 import (

@@ -246,7 +246,7 @@ func (w *world) checkRun(began time.Duration) {
 	if w.owed && !w.inFlight(true, 0) && w.signalAt >= 0 && w.now < w.signalAt+spacing && w.back == 0 && until > spacing {
 		w.fail("F3: a signal is not out, and Run waits for %v", until)
 	}
-	if w.healthy && until > fresh+time.Second {
+	if w.healthy && until > fresh+1+minPeek {
 		w.fail("F1: Run waits for %v, though a database may be stale after %v", until, fresh)
 	}
 	if !w.healthy {
