@@ -207,9 +207,9 @@ type Monitor struct {
 
 // A target is a pinger with its names.
 type target struct {
-	pinger Pinger
-	url    string // for the log; "" if it has none
-	name   string // for errors and results
+	pinger  Pinger
+	logName func() string // "" if it has none; a function, so that fmt finds no URL in a Monitor
+	name    string        // for errors and results
 }
 
 // New returns a Monitor that watches the databases of reporters and pings pinger,
@@ -290,7 +290,8 @@ func newTargets(pinger Pinger) ([]target, error) {
 		if isNilPinger(p) {
 			return nil, errors.New("heartbeat: pinger is nil; use NewHTTPPinger or a PingerFunc")
 		}
-		targets[i] = target{p, logName(p), targetName(p, i)}
+		url := logName(p)
+		targets[i] = target{p, func() string { return url }, targetName(p, i)}
 	}
 	return targets, nil
 }

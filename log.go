@@ -187,8 +187,8 @@ func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
 
 // withURL returns attrs and what the target calls itself.
 func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
-	if t.url != "" {
-		attrs = append(attrs, slog.String("url", t.url))
+	if url := t.logName(); url != "" {
+		attrs = append(attrs, slog.String("url", url))
 	}
 	return attrs
 }
