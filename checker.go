@@ -329,7 +329,7 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 		if reason == ReasonStale {
 			left := v.maxAge - elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
 			if left >= 0 {
-				v.fresh = min(v.fresh, left)
+				v.fresh = min(v.fresh, left, jumps[len(jumps)-1].Counts)
 				continue
 			}
 			overdue = -left

@@ -81,6 +81,7 @@ type Verdict struct {
 type Jump struct {
 	Ago    time.Duration // how long ago it ended
 	Length time.Duration
+	Counts time.Duration // for how long it will still count
 }
 
 // A Plan is what a caller does about a verdict.
@@ -400,11 +401,12 @@ func (s *Schedule) Jumps(now time.Time) (jumps []Jump) {
 	for i := len(s.jumps) - 1; i >= 0; i-- {
 		j := s.jumps[i]
 		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
-		if ago-since > s.MaxSyncAge {
+		counts := s.MaxSyncAge - (ago - since)
+		if counts < 0 {
 			s.jumps = slices.Delete(s.jumps, 0, i+1)
 			break
 		}
-		jumps = append(jumps, Jump{ago, j.length})
+		jumps = append(jumps, Jump{ago, j.length, counts})
 		since += j.length
 	}
 	return jumps

@@ -191,7 +191,7 @@ func TestS7_Jump(t *testing.T) {
 				continue
 			}
 			require.Equal(t, Check, action)
-			require.Equal(t, []Jump{{0, late}}, s.Jumps(now))
+			require.Equal(t, []Jump{{0, late, 2 * time.Hour}}, s.Jumps(now))
 			plan = s.Decide(now, Verdict{Healthy: true, Fresh: 2 * time.Hour}, CallerRun)
 			s.Settle(now, plan.Attempts[0], Outcome{Sent: true})
 			for at := now; ; {
@@ -202,7 +202,7 @@ func TestS7_Jump(t *testing.T) {
 				}
 				at = wake
 			}
-			require.Equal(t, []Jump{{2 * time.Hour, late}}, s.Jumps(now.Add(2*time.Hour)))
+			require.Equal(t, []Jump{{2 * time.Hour, late, 0}}, s.Jumps(now.Add(2*time.Hour)))
 			require.Empty(t, s.Jumps(now.Add(2*time.Hour+1)), "nothing that counts is older")
 		}
 	}
