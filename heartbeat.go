@@ -559,7 +559,9 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 		waitFor(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
-		m.schedule.Reserve(now, &c.plan)
+		if !c.healthy() || now.Sub(c.now) <= c.fresh { // else a last sync has run out meanwhile
+			m.schedule.Reserve(now, &c.plan)
+		}
 	}
 	if len(c.plan.Attempts) > 0 {
 		c.flight = newFlight(ctx, c)

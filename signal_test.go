@@ -793,3 +793,33 @@ func TestF5_LastWordAfterATimeout(t *testing.T) {
 		})
 	}
 }
+
+// F5, H1: while a look waits for signals that it has cut, a last sync may run out. No
+// heartbeat goes out then.
+func TestF5_StaleMeanwhile(t *testing.T) {
+	for left, want := range map[time.Duration]int{1100 * time.Millisecond: 1, 900 * time.Millisecond: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			pings := 0
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings++; return nil }),
+				[]heartbeat.SyncReporter{db}, &heartbeat.Options{
+					Logger: quiet,
+					FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+						time.Sleep(30 * time.Second) // it ignores its ctx
+						return nil
+					}),
+				})
+			require.NoError(t, err)
+			db.Record(time.Now())
+			m.Beat(t.Context())
+			time.Sleep(heartbeat.DefaultInterval + 1)
+			go m.Beat(t.Context()) // finds the loss
+			time.Sleep(time.Second)
+			pings = 0
+			db.Record(time.Now().Add(left - heartbeat.DefaultInterval))
+			m.Beat(t.Context())
+			require.Equal(t, want, pings, "stale %v after the look", left)
+			time.Sleep(time.Minute) // until the signal is over
+		})
+	}
+}
