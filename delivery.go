@@ -58,7 +58,7 @@ type delivery struct {
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	wait := m.launch(ctx, c.flight)
 	defer wait() // also where a handler ends this goroutine
-	m.awaitSlowLine(c)
+	c.awaitSlowLine()
 	switch result := &c.result; {
 	case result.Outcome == Skipped:
 		m.logSkipped(ctx, c)
