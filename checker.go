@@ -328,8 +328,8 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
 			left := v.maxAge - elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
-			if left >= 0 {
-				v.fresh = min(v.fresh, left)
+			if left >= 0 && len(jumps) > 0 {
+				v.fresh = min(v.fresh, left, jumps[len(jumps)-1].Counts)
 				continue
 			}
 			overdue = -left

@@ -92,6 +92,18 @@ func TestS7_LostAcrossAJump(t *testing.T) {
 	require.Equal(t, []time.Duration{8*time.Minute + 1}, signals)
 }
 
+// S7, F1: a jump that is seen late counts for MaxSyncAge from then on, and Run looks when
+// that is over.
+func TestS7_SeenLate(t *testing.T) {
+	clock := &skewedClock{}
+	_, signals := jumping(t, time.Hour-1, 25*time.Minute, heartbeat.Options{Interval: time.Hour, MaxSyncAge: 10 * time.Minute}, clock,
+		map[time.Duration]func(*heartbeat.Monitor){
+			21 * time.Minute: stepBy(clock, 15*time.Minute),
+			30 * time.Minute: func(m *heartbeat.Monitor) { m.Beat(context.Background()) }, // sees it
+		})
+	require.Equal(t, []time.Duration{40*time.Minute + 1}, signals)
+}
+
 // S7, F4: a database that was stale before a jump is not lost by it.
 func TestS7_StaleBeforeAJump(t *testing.T) {
 	clock := &skewedClock{}

@@ -57,8 +57,8 @@ type delivery struct {
 // finish makes the pings of a check, tells what it came to, and returns that.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	wait := m.launch(ctx, c.flight)
-	defer wait() // also where a log handler ends the goroutine
-	m.awaitSlowLine(c)
+	defer wait() // also where a handler ends this goroutine
+	c.awaitSlowLine()
 	switch result := &c.result; {
 	case result.Outcome == Skipped:
 		m.logSkipped(ctx, c)

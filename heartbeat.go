@@ -184,11 +184,10 @@ type Monitor struct {
 	// a synctest bubble goes on.
 	looking   chan struct{}
 	asked     inquiry
-	sourced   []database  // room for what source returns
-	spare     *look       // room for the next
-	slowTimer *time.Timer // fires when a look takes long
-
-	slowLine chan struct{} // has a value while a line about a slow look is written
+	sourced   []database    // room for what source returns
+	spare     *look         // room for the next
+	slowTimer *time.Timer   // fires when a look takes long
+	slowLine  chan struct{} // closed when the line about that is written
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
@@ -254,7 +253,7 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 	m := &Monitor{
 		clock: o.Clock, logger: o.Logger, interval: o.Interval, maxSyncAge: o.MaxSyncAge, onResult: o.OnResult, source: o.Source,
 		targets: targets, signals: signals, set: databaseSet{index: map[string]int{}},
-		woken: make(chan struct{}, 1), looking: make(chan struct{}, 1), slowLine: make(chan struct{}, 1),
+		woken: make(chan struct{}, 1), looking: make(chan struct{}, 1),
 	}
 	if m.clock == nil {
 		m.clock, m.systemClock = systemClock{}, true
@@ -427,7 +426,14 @@ func (r *runner) check(ctx context.Context, caller schedule.Caller) {
 	}
 	c := &check{caller: caller}
 	if !r.look(ctx, c, &r.lines) {
-		<-r.unfinished
+		if c.slowLine == nil {
+			<-r.unfinished
+			return
+		}
+		r.checks.Go(func() {
+			c.awaitSlowLine()
+			<-r.unfinished
+		})
 		return
 	}
 	done := make(chan struct{})
@@ -496,11 +502,12 @@ type check struct {
 	verdict
 	caller schedule.Caller
 	number uint64 // of the look
-	slow   bool   // a line about the look may be under way
 	plan   schedule.Plan
 	flight *flight // nil: nothing is pinged
 	levels levels  // of its lines
 	result Result
+
+	slowLine chan struct{} // closed when a line about the look is written; nil: there is none
 }
 
 // look asks the databases, judges them, and reserves the attempts. Looks are made
@@ -566,7 +573,9 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 		waitFor(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
-		m.schedule.Reserve(now, &c.plan)
+		if !c.healthy() || now.Sub(c.now) <= c.fresh { // else a last sync has run out meanwhile
+			m.schedule.Reserve(now, &c.plan)
+		}
 	}
 	if len(c.plan.Attempts) > 0 {
 		c.flight = newFlight(ctx, c)

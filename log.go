@@ -196,23 +196,28 @@ func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 // watchLook has a line written where the look that begins takes long. It names the
 // database that the look waits for.
 func (m *Monitor) watchLook() {
-	if m.slowTimer == nil {
-		m.slowTimer = time.AfterFunc(patience, m.warnOfSlowLook)
+	if m.slowTimer != nil {
+		m.slowTimer.Reset(patience)
 		return
 	}
-	m.slowTimer.Reset(patience)
+	written := make(chan struct{})
+	m.slowLine = written
+	m.slowTimer = time.AfterFunc(patience, func() {
+		defer close(written)
+		m.warnOfSlowLook()
+	})
 }
 
 func (m *Monitor) unwatchLook(c *check) {
-	c.slow = !m.slowTimer.Stop()
+	if !m.slowTimer.Stop() {
+		c.slowLine, m.slowTimer = m.slowLine, nil
+	}
 	m.mu.Lock()
 	m.waitingFor = nil
 	m.mu.Unlock()
 }
 
 func (m *Monitor) warnOfSlowLook() {
-	m.slowLine <- struct{}{}
-	defer func() { <-m.slowLine }()
 	path := ""
 	m.mu.Lock()
 	if i := int(m.asked.asking.Load()); i < len(m.waitingFor) {
@@ -227,10 +232,9 @@ func (m *Monitor) warnOfSlowLook() {
 
 // awaitSlowLine waits for the line about a slow look, so that it does not outlive
 // the check.
-func (m *Monitor) awaitSlowLine(c *check) {
-	if c.slow {
-		m.slowLine <- struct{}{}
-		<-m.slowLine
+func (c *check) awaitSlowLine() {
+	if c.slowLine != nil {
+		<-c.slowLine
 	}
 }
 

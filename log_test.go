@@ -400,6 +400,40 @@ func TestL1_SlowLook(t *testing.T) {
 	}
 }
 
+// L4, S5: where the line about a slow look hangs, the checks of other slow looks go on,
+// and Run waits for it, also where the look was no check.
+func TestL4_SlowLookHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var hanging, takes atomic.Int64
+		takes.Store(11)
+		opts := &heartbeat.Options{MaxSyncAge: time.Minute, FailPinger: namedPing("fail", sent), Logger: slog.New(handlerFunc(func(r slog.Record) {
+			if r.Message == "sync reporter has not answered" {
+				hanging.Add(1)
+				<-release
+				hanging.Add(-1)
+			}
+		}))}
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{reporterFunc{"/data/app.db", func() time.Time {
+			time.Sleep(time.Duration(takes.Load()) * time.Second)
+			return time.Now()
+		}}}, opts)
+		require.NoError(t, err)
+		go m.Beat(t.Context())
+		time.Sleep(time.Minute)
+		takes.Store(9)
+		require.Equal(t, heartbeat.ReasonRateLimited, m.Beat(t.Context()).Reason)
+		stop := run(t, m)
+		time.Sleep(30 * time.Second)
+		takes.Store(11)
+		time.Sleep(2 * time.Minute) // it only asks whether the database became stale
+		require.GreaterOrEqual(t, hanging.Load(), int64(2))
+		time.AfterFunc(time.Hour, func() { close(release) })
+		stop()
+		require.Zero(t, hanging.Load())
+	})
+}
+
 // L1: a pinger that has not come back after its timeout is one WARN that names it.
 func TestL1_PingerDoesNotReturn(t *testing.T) {
 	t.Parallel()
@@ -425,21 +459,21 @@ func TestL4_Hangs(t *testing.T) {
 	for _, where := range []string{"handler", "callback"} {
 		synctest.Test(t, func(t *testing.T) {
 			release := make(chan struct{})
-			pings := 0
+			var pings atomic.Int32
 			opts := &heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: quiet}
 			if where == "handler" {
 				opts.Logger = slog.New(handlerFunc(func(slog.Record) { <-release }))
 			} else {
 				opts.OnResult = func(heartbeat.Result) { <-release }
 			}
-			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings++; return nil }), fresh(), opts)
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings.Add(1); return nil }), fresh(), opts)
 			require.NoError(t, err)
 			stop := run(t, m)
 			time.Sleep(10 * time.Hour)
-			require.Equal(t, 100, pings, where)
+			require.EqualValues(t, 100, pings.Load(), where)
 			close(release)
 			time.Sleep(10 * time.Minute)
-			require.GreaterOrEqual(t, pings, 109)
+			require.GreaterOrEqual(t, pings.Load(), int32(109))
 			stop()
 		})
 	}

@@ -793,3 +793,76 @@ func TestF5_LastWordAfterATimeout(t *testing.T) {
 		})
 	}
 }
+
+// F5, H1: while a look waits for signals that it has cut, a last sync may run out. No
+// heartbeat goes out then.
+func TestF5_StaleMeanwhile(t *testing.T) {
+	for left, want := range map[time.Duration]int{1100 * time.Millisecond: 1, 900 * time.Millisecond: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			pings := 0
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings++; return nil }),
+				[]heartbeat.SyncReporter{db}, &heartbeat.Options{
+					Logger: quiet,
+					FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+						time.Sleep(30 * time.Second) // it ignores its ctx
+						return nil
+					}),
+				})
+			require.NoError(t, err)
+			db.Record(time.Now())
+			m.Beat(t.Context())
+			time.Sleep(heartbeat.DefaultInterval + 1)
+			go m.Beat(t.Context()) // finds the loss
+			time.Sleep(time.Second)
+			pings = 0
+			db.Record(time.Now().Add(left - heartbeat.DefaultInterval))
+			m.Beat(t.Context())
+			require.Equal(t, want, pings, "stale %v after the look", left)
+			time.Sleep(time.Minute) // until the signal is over
+		})
+	}
+}
+
+// F5: a ping that hangs, whatever its ctx, makes the word of the other kind be said
+// again for as long as its request may be under way, and when it ends; not all the time.
+func TestF5_Hangs(t *testing.T) {
+	for _, signalHangs := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			var pings, signals []time.Duration
+			note := func(at *[]time.Duration, hangs int) heartbeat.Pinger {
+				return heartbeat.PingerFunc(func(context.Context) error {
+					if *at = append(*at, time.Since(start).Truncate(time.Millisecond)); len(*at) == hangs {
+						time.Sleep(30 * time.Minute)
+					}
+					return nil
+				})
+			}
+			beat, signal := note(&pings, 2), note(&signals, 0)
+			if signalHangs {
+				beat, signal = note(&pings, 0), note(&signals, 1)
+			}
+			m, err := heartbeat.New(beat, nil, &heartbeat.Options{
+				Interval: time.Hour, MaxSyncAge: time.Hour + 2*time.Second, Logger: quiet, FailPinger: signal,
+			})
+			require.NoError(t, err)
+			db := heartbeat.NewSyncTracker("/data/app.db")
+			require.NoError(t, m.Add(db))
+			db.Record(start)
+			if signalHangs {
+				time.AfterFunc(time.Hour+3*time.Second, func() { db.Record(time.Now()) })
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Minute)
+			defer cancel()
+			require.NoError(t, m.Run(ctx))
+			if signalHangs {
+				require.Equal(t, seconds(3602), signals)
+				require.Equal(t, seconds(0, 3600, 3661, 3721, 3781, 5402), pings)
+				return
+			}
+			require.Equal(t, seconds(0, 3600), pings)
+			require.Equal(t, seconds(3603, 3663, 3723, 5400), signals)
+		})
+	}
+}

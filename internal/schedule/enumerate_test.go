@@ -132,7 +132,9 @@ func (w *world) reserved(a Attempt, caller Caller) {
 	if w.inFlight(a.Signal, a.Target) {
 		w.fail("S3: target %d is pinged twice at once", a.Target)
 	}
-	alone := w.now >= w.doubt[other] && !slices.ContainsFunc(w.flights, func(f flight) bool { return f.attempt.Signal != a.Signal })
+	alone := w.now >= w.doubt[other] && !slices.ContainsFunc(w.flights, func(f flight) bool {
+		return f.attempt.Signal != a.Signal && w.now < f.at+2*spacing
+	})
 	if a.Signal {
 		if w.healthy || !w.owed {
 			w.fail("F4: a signal, though nothing is owed")
@@ -164,6 +166,16 @@ func (w *world) land(f flight, o Outcome) {
 	}
 	if (o.Cut || o.GaveUp) && !o.NotSent {
 		w.doubt[kind] = w.now + spacing
+	}
+	if !o.NotSent { // it may be the last word instead of what began later
+		if !a.Signal {
+			w.owed = w.owed || w.told && w.signalAt > f.at
+		}
+		for i := range w.paid {
+			if a.Signal && w.paid[i] > f.at {
+				w.paid[i] = -1
+			}
+		}
 	}
 	switch {
 	case a.Signal && o.Sent:

@@ -81,6 +81,7 @@ type Verdict struct {
 type Jump struct {
 	Ago    time.Duration // how long ago it ended
 	Length time.Duration
+	Counts time.Duration // for how long it will still count
 }
 
 // A Plan is what a caller does about a verdict.
@@ -144,6 +145,7 @@ func (t *target) ready() time.Time { return later(t.floor, t.after) }
 type kind struct {
 	targets []target
 	debt    uint64    // names what is owed now, so that a late success pays nothing newer
+	latest  time.Time // when an attempt was reserved last
 	certain time.Time // an attempt that began earlier may be overtaken at the service by one of the other kind
 }
 
@@ -340,8 +342,15 @@ func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 		})
 		t.pinging, t.floor = true, s.now.Add(s.Spacing)
 	}
-	doubtful := func(t target) bool { return t.pinging || s.now.Before(t.doubt) }
-	if len(plan.Attempts) > 0 && slices.ContainsFunc(other.targets, doubtful) {
+	if len(plan.Attempts) == 0 {
+		return
+	}
+	mine.latest = s.now
+	// One that is under way for longer hangs. It counts once more when it ends.
+	doubtful := func(t target) bool {
+		return t.pinging && s.now.Before(t.floor.Add(s.Spacing)) || s.now.Before(t.doubt)
+	}
+	if slices.ContainsFunc(other.targets, doubtful) {
 		mine.certain = s.now.Add(s.Spacing)
 	}
 }
@@ -363,9 +372,16 @@ func (s *Schedule) Owed(target int) bool { return s.beats.targets[target].owed }
 // other kind may still arrive after it, it has to be made once more.
 func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	s.tick(now)
-	mine, _ := s.kinds(a.Signal)
+	mine, other := s.kinds(a.Signal)
 	t := &mine.targets[a.Target]
 	t.pinging = false
+	if !o.NotSent && a.Began.Before(other.latest) {
+		// It hung, and the service may take it for newer than what began later.
+		for i := range other.targets {
+			again := &other.targets[i]
+			again.owed = again.owed || again.signalled || a.Signal && s.running
+		}
+	}
 	if o.Sent {
 		if a.debt == mine.debt {
 			t.owed, t.signalled = a.Began.Before(mine.certain), a.Signal
@@ -400,11 +416,12 @@ func (s *Schedule) Jumps(now time.Time) (jumps []Jump) {
 	for i := len(s.jumps) - 1; i >= 0; i-- {
 		j := s.jumps[i]
 		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
-		if ago-since > s.MaxSyncAge {
+		counts := s.MaxSyncAge - (ago - since)
+		if counts < 0 {
 			s.jumps = slices.Delete(s.jumps, 0, i+1)
 			break
 		}
-		jumps = append(jumps, Jump{ago, j.length})
+		jumps = append(jumps, Jump{ago, j.length, counts})
 		since += j.length
 	}
 	return jumps
@@ -490,7 +507,7 @@ func (s *Schedule) owe() {
 // to wait is waited for in full, and a beat is due at once.
 func (s *Schedule) setBack(by time.Duration) {
 	for _, k := range []*kind{&s.beats, &s.signals} {
-		k.certain = k.certain.Add(-by)
+		k.latest, k.certain = k.latest.Add(-by), k.certain.Add(-by)
 		for i := range k.targets {
 			t := &k.targets[i]
 			t.floor, t.after, t.doubt = t.floor.Add(-by), t.after.Add(-by), t.doubt.Add(-by)

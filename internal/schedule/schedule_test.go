@@ -192,7 +192,7 @@ func TestS7_Jump(t *testing.T) {
 				continue
 			}
 			require.Equal(t, Check, action)
-			require.Equal(t, []Jump{{0, late}}, s.Jumps(now))
+			require.Equal(t, []Jump{{0, late, 2 * time.Hour}}, s.Jumps(now))
 			plan = s.Decide(now, Verdict{Healthy: true, Fresh: 2 * time.Hour}, CallerRun)
 			s.Settle(now, plan.Attempts[0], Outcome{Sent: true})
 			for at := now; ; {
@@ -203,7 +203,7 @@ func TestS7_Jump(t *testing.T) {
 				}
 				at = wake
 			}
-			require.Equal(t, []Jump{{2 * time.Hour, late}}, s.Jumps(now.Add(2*time.Hour)))
+			require.Equal(t, []Jump{{2 * time.Hour, late, 0}}, s.Jumps(now.Add(2*time.Hour)))
 			require.Empty(t, s.Jumps(now.Add(2*time.Hour+1)), "nothing that counts is older")
 		}
 	}
@@ -256,5 +256,5 @@ func TestS7_JumpBehindAJump(t *testing.T) {
 	second := late(first, 3*time.Hour)
 	awake := second.Sub(first) - 3*time.Hour
 	require.Len(t, s.Jumps(first.Add(3*time.Hour).Add(time.Hour)), 2, "an hour awake since the first, and %v since the second", time.Hour-awake)
-	require.Equal(t, []Jump{{time.Hour - awake + 1, 3 * time.Hour}}, s.Jumps(first.Add(3*time.Hour).Add(time.Hour+1)))
+	require.Equal(t, []Jump{{time.Hour - awake + 1, 3 * time.Hour, awake - 1}}, s.Jumps(first.Add(3*time.Hour).Add(time.Hour+1)))
 }
