@@ -31,9 +31,13 @@ func newFlight(ctx context.Context, c *check) *flight {
 	return f
 }
 
-// waitFor waits for flights that were cut: a second at most, since a pinger may
-// ignore its ctx.
-func waitFor(cut []*flight) {
+// hangUp cuts flights and waits for them: a second at most, since a pinger may ignore
+// its ctx. No lock may be held, here and where a flight is made or ends: a caller's
+// ctx is foreign.
+func hangUp(cut []*flight) {
+	for _, f := range cut {
+		f.end()
+	}
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
 	for _, f := range cut {
@@ -130,12 +134,16 @@ func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, o schedul
 		m.lastSentAt, m.sentLook = a.Began, f.number
 	}
 	d.Settlement = m.schedule.Settle(now, a, o)
-	if f.left--; f.left == 0 {
+	f.left--
+	landed := f.left == 0
+	if landed {
 		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
+	}
+	m.mu.Unlock()
+	if landed {
 		f.end()
 		close(f.landed)
 	}
-	m.mu.Unlock()
 	m.wakeRun()
 }
 
