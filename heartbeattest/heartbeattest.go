@@ -96,7 +96,8 @@ func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
 // blocks until Run waits again, so that its checks are over. It returns the error of
 // ctx if that is done before; the clock may have moved then. It is for one Monitor on
 // a clock: with several, use BlockUntil with their number, and Advance. A Run that
-// has ended does not wait again, so end ctx with it.
+// has ended does not wait again, so end ctx with it. Step takes what such a Run has
+// left waiting for the next Run's wait: Advance the clock past it before that begins.
 func (c *Clock) Step(ctx context.Context, d time.Duration) error {
 	waits := func() bool { return len(c.waiters) > 0 && !c.served }
 	if err := c.blockUntil(ctx, waits); err != nil {
