@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
@@ -20,20 +19,23 @@ type flight struct {
 	end    context.CancelFunc
 	left   int           // attempts that are not settled
 	landed chan struct{} // closed when none is left
-	told   chan struct{} // closed when the attempts' lines may be written
 }
 
 // newFlight gives each ping MinInterval. The deadline is on the system's clock, as
 // the network is: a fake one cannot cut a real call short.
 func newFlight(ctx context.Context, c *check) *flight {
-	f := &flight{Plan: c.plan, number: c.number, left: len(c.plan.Attempts), landed: make(chan struct{}), told: make(chan struct{})}
+	f := &flight{Plan: c.plan, number: c.number, left: len(c.plan.Attempts), landed: make(chan struct{})}
 	f.ctx, f.end = context.WithTimeout(context.WithValue(ctx, resultKey{}, c.result.clone()), MinInterval)
 	return f
 }
 
-// waitFor waits for flights that were cut: a second at most, since a pinger may
-// ignore its ctx.
-func waitFor(cut []*flight) {
+// hangUp cuts flights and waits for them: a second at most, since a pinger may ignore
+// its ctx. No lock may be held, here and where a flight is made or ends: a caller's
+// ctx is foreign.
+func hangUp(cut []*flight) {
+	for _, f := range cut {
+		f.end()
+	}
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
 	for _, f := range cut {
@@ -56,19 +58,20 @@ type delivery struct {
 
 // finish makes the pings of a check, tells what it came to, and returns that.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
-	wait := m.launch(ctx, c.flight)
-	defer wait() // also where a handler ends this goroutine
+	deliveries := m.ping(ctx, c.flight)
 	c.awaitSlowLine()
 	switch result := &c.result; {
 	case result.Outcome == Skipped:
 		m.logSkipped(ctx, c)
-		wait()
+		for i := range deliveries {
+			m.logDelivery(ctx, true, &deliveries[i])
+		}
 	case result.Outcome == Failed:
 	case c.flight == nil:
 		result.Outcome, result.Reason = Skipped, ReasonRateLimited
 		m.logRateLimited(ctx, c)
 	default:
-		result.sum(wait(), len(m.targets))
+		result.sum(deliveries, len(m.targets))
 		m.logRateLimited(ctx, c)
 	}
 	m.mu.Lock()
@@ -80,28 +83,21 @@ func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	return c.result
 }
 
-// launch begins the attempts, all at once, and returns a function that lets their
-// lines be written and waits for them. Each attempt is settled as soon as it has
-// ended, and its line is written then.
-func (m *Monitor) launch(ctx context.Context, f *flight) (wait func() []delivery) {
+// ping makes the attempts of a flight, all at once, and waits for them. Each is settled
+// as soon as it has ended, and a beat's line is written then. A signal's line has to
+// follow the one about the database.
+func (m *Monitor) ping(ctx context.Context, f *flight) []delivery {
 	if f == nil {
-		return func() []delivery { return nil }
+		return nil
 	}
 	deliveries := make([]delivery, len(f.Attempts))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		pingAll(len(deliveries), func(i int) {
-			m.deliver(ctx, f, f.Attempts[i], &deliveries[i])
-			<-f.told
-			m.logDelivery(ctx, f.Signal, &deliveries[i])
-		})
-	}()
-	return sync.OnceValue(func() []delivery {
-		close(f.told)
-		<-done
-		return deliveries
+	pingAll(len(deliveries), func(i int) {
+		m.deliver(ctx, f, f.Attempts[i], &deliveries[i])
+		if !f.Signal {
+			m.logDelivery(ctx, false, &deliveries[i])
+		}
 	})
+	return deliveries
 }
 
 // deliver makes one attempt and settles it.
@@ -130,12 +126,16 @@ func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, o schedul
 		m.lastSentAt, m.sentLook = a.Began, f.number
 	}
 	d.Settlement = m.schedule.Settle(now, a, o)
-	if f.left--; f.left == 0 {
+	f.left--
+	landed := f.left == 0
+	if landed {
 		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
+	}
+	m.mu.Unlock()
+	if landed {
 		f.end()
 		close(f.landed)
 	}
-	m.mu.Unlock()
 	m.wakeRun()
 }
 

@@ -297,8 +297,8 @@ func ExampleOptions_failPinger() {
 	}
 	// Output:
 	// level=INFO msg="heartbeat sent"
-	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z age=6m0s max=5m0s
 	// service: POST /your-uuid-here/fail "last sync too old: /data/app.db, last sync 2026-01-01T00:00:00Z (1 of 1 database)"
+	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z age=6m0s max=5m0s
 	// level=WARN msg="heartbeat failure signal sent"
 	// level=WARN msg="heartbeat skipped" reason="last sync too old" db=/data/app.db last_sync=2026-01-01T00:00:00.000Z age=12m0s max=5m0s
 }

@@ -565,21 +565,22 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 		var cut []*flight
 		for _, f := range m.flights {
 			if f.Signal != c.plan.Signal && f.ctx.Err() == nil { // one that was cut before is not waited for again
-				f.end()
 				cut = append(cut, f)
 			}
 		}
 		m.mu.Unlock()
-		waitFor(cut)
+		hangUp(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
 		if !c.healthy() || now.Sub(c.now) <= c.fresh { // else a last sync has run out meanwhile
 			m.schedule.Reserve(now, &c.plan)
 		}
 	}
+	m.mu.Unlock()
 	if len(c.plan.Attempts) > 0 {
 		c.flight = newFlight(ctx, c)
+		m.mu.Lock()
 		m.flights = append(m.flights, c.flight)
+		m.mu.Unlock()
 	}
-	m.mu.Unlock()
 }

@@ -464,6 +464,24 @@ func TestS8_Goexit(t *testing.T) {
 	require.Equal(t, minutes(0, 1, 5), at)
 }
 
+// A curiousContext asks a Monitor for its status whenever it is asked for a value.
+type curiousContext struct {
+	context.Context
+	ask func()
+}
+
+func (c curiousContext) Value(key any) any { c.ask(); return c.Context.Value(key) }
+
+// A ctx may call the Monitor back, as all that is foreign may.
+func TestFault_ContextCallsBack(t *testing.T) {
+	m, err := heartbeat.New(sent, fresh(), &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	asked := 0
+	result := m.Beat(curiousContext{t.Context(), func() { asked++; m.Status() }})
+	require.Equal(t, heartbeat.Sent, result.Outcome)
+	require.Positive(t, asked)
+}
+
 type endingError struct{}
 
 func (endingError) Error() string { return "ends its goroutine" }
