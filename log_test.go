@@ -459,21 +459,21 @@ func TestL4_Hangs(t *testing.T) {
 	for _, where := range []string{"handler", "callback"} {
 		synctest.Test(t, func(t *testing.T) {
 			release := make(chan struct{})
-			pings := 0
+			var pings atomic.Int64
 			opts := &heartbeat.Options{Interval: time.Minute, MaxSyncAge: day, Logger: quiet}
 			if where == "handler" {
 				opts.Logger = slog.New(handlerFunc(func(slog.Record) { <-release }))
 			} else {
 				opts.OnResult = func(heartbeat.Result) { <-release }
 			}
-			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings++; return nil }), fresh(), opts)
+			m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { pings.Add(1); return nil }), fresh(), opts)
 			require.NoError(t, err)
 			stop := run(t, m)
 			time.Sleep(10 * time.Hour)
-			require.Equal(t, 100, pings, where)
+			require.EqualValues(t, 100, pings.Load(), where)
 			close(release)
 			time.Sleep(10 * time.Minute)
-			require.GreaterOrEqual(t, pings, 109)
+			require.GreaterOrEqual(t, pings.Load(), int64(109))
 			stop()
 		})
 	}
