@@ -92,18 +92,17 @@ func (m *Monitor) launch(ctx context.Context, f *flight) (wait func() []delivery
 		return func() []delivery { return nil }
 	}
 	deliveries := make([]delivery, len(f.Attempts))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		pingAll(len(deliveries), func(i int) {
+	var pings sync.WaitGroup
+	for i := range deliveries {
+		pings.Go(func() {
 			m.deliver(ctx, f, f.Attempts[i], &deliveries[i])
 			<-f.told
 			m.logDelivery(ctx, f.Signal, &deliveries[i])
 		})
-	}()
+	}
 	return sync.OnceValue(func() []delivery {
 		close(f.told)
-		<-done
+		pings.Wait()
 		return deliveries
 	})
 }
