@@ -425,22 +425,20 @@ func (r *runner) check(ctx context.Context, caller schedule.Caller) {
 		return
 	}
 	c := &check{caller: caller}
-	if !r.look(ctx, c, &r.lines) {
-		if c.slowLine == nil {
-			<-r.unfinished
-			return
-		}
-		r.checks.Go(func() {
-			c.awaitSlowLine()
-			<-r.unfinished
-		})
+	isCheck := r.look(ctx, c, &r.lines)
+	if !isCheck && c.slowLine == nil {
+		<-r.unfinished
 		return
 	}
 	done := make(chan struct{})
 	r.checks.Go(func() {
 		defer close(done)
 		defer func() { <-r.unfinished }()
-		r.finish(ctx, c)
+		if isCheck {
+			r.finish(ctx, c)
+		} else {
+			c.awaitSlowLine()
+		}
 	})
 	if r.systemClock {
 		return

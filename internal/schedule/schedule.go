@@ -262,11 +262,7 @@ func earlierTry(next time.Time, t *target, notBefore time.Time) time.Time {
 }
 
 func (s *Schedule) firstFloor() time.Time {
-	first := s.beats.targets[0].floor
-	for i := range s.beats.targets {
-		first = earlier(first, s.beats.targets[i].floor)
-	}
-	return first
+	return slices.MinFunc(s.beats.targets, func(a, b target) int { return a.floor.Compare(b.floor) }).floor
 }
 
 // Decide tells what a look found, at the time when it was done, and returns what
