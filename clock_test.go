@@ -390,7 +390,10 @@ func TestS7_SetBackWithoutRun(t *testing.T) {
 // interval and a minute, retries included.
 func TestS7_SetBackInALongInterval(t *testing.T) {
 	const interval = 24 * time.Hour
-	for _, step := range []time.Duration{-11 * time.Hour, -30 * time.Second, 11 * time.Hour} {
+	for _, row := range []struct{ after, step time.Duration }{
+		{30 * time.Second, -11 * time.Hour}, {30 * time.Second, -30 * time.Second}, {30 * time.Second, 11 * time.Hour},
+		{12 * time.Hour, -11 * time.Hour}, {12 * time.Hour, -11*time.Hour - 59*time.Minute},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			clock := &skewedClock{bare: true, start: time.Now()}
 			var at []time.Duration
@@ -401,7 +404,7 @@ func TestS7_SetBackInALongInterval(t *testing.T) {
 				return nil
 			}), []heartbeat.SyncReporter{reporterFunc{"/data/app.db", clock.Now}}, &heartbeat.Options{Interval: interval, Clock: clock, Logger: quiet})
 			require.NoError(t, err)
-			time.AfterFunc(30*time.Second, func() { clock.step(step) })
+			time.AfterFunc(row.after, func() { clock.step(row.step) })
 			ctx, cancel := context.WithTimeout(t.Context(), 3*interval)
 			defer cancel()
 			require.NoError(t, m.Run(ctx))

@@ -465,6 +465,11 @@ func (r *runner) wait(ctx context.Context, now, wake time.Time) {
 	case <-ctx.Done():
 	case <-r.timer:
 		r.timer = nil
+		if r.timerAt.Sub(r.clock.Now()) >= schedule.RetryPause {
+			r.mu.Lock()
+			r.schedule.OweNow()
+			r.mu.Unlock()
+		}
 	case <-r.woken:
 	}
 }

@@ -474,6 +474,14 @@ func (s *Schedule) noteJump(now time.Time) {
 		s.jumps[1].length += s.jumps[0].length
 		s.jumps = slices.Delete(s.jumps, 0, 1)
 	}
+	s.OweNow()
+}
+
+// OweNow makes a beat owed at once. Its caller has seen that a timer fired ten seconds or
+// more before its time: a clock without monotonic readings was set back by less
+// than it had gone on. No floor moves, or a clock whose timers fire at once would flood
+// a target.
+func (s *Schedule) OweNow() {
 	if s.running {
 		s.owe()
 		s.nextLook = time.Time{}
