@@ -49,11 +49,11 @@ func hangUp(cut []*flight) {
 
 // A delivery is what became of one attempt.
 type delivery struct {
+	schedule.Outcome
 	schedule.Settlement
 	target *target
 	err    error
 	hint   string
-	cut    bool // its caller's ctx has ended, or a ping of the other kind took its place
 }
 
 // finish makes the pings of a check, tells what it came to, and returns that.
@@ -108,24 +108,25 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	}
 	stop := m.watchPing(ctx, d.target)
 	d.err = callPinger(f.ctx, d.target.pinger)
-	d.cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
-	o, now := schedule.Outcome{Cut: d.cut}, a.Began
+	// Its caller's ctx has ended, or a ping of the other kind takes its place.
+	cut := d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
+	now := a.Began
 	defer func() { // also where the error or the clock ends this goroutine
-		m.settle(now, f, a, o, d)
+		d.Cut = cut
+		m.settle(now, f, a, d)
 		stop()
 	}()
-	o, d.hint = classify(d.err)
-	o.Cut = d.cut
+	d.Outcome, d.hint = classify(d.err)
 	now = m.nowOr(now)
 }
 
 // settle tells what became of an attempt.
-func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, o schedule.Outcome, d *delivery) {
+func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delivery) {
 	m.mu.Lock()
-	if o.Sent && !a.Signal && f.number >= m.sentLook {
+	if d.Sent && !a.Signal && f.number >= m.sentLook {
 		m.lastSentAt, m.sentLook = a.Began, f.number
 	}
-	d.Settlement = m.schedule.Settle(now, a, o)
+	d.Settlement = m.schedule.Settle(now, a, d.Outcome)
 	f.left--
 	landed := f.left == 0
 	if landed {

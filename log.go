@@ -148,7 +148,7 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 		m.log(ctx, level, message+" sent", d.target.withURL()...)
 		return
 	}
-	if d.cut {
+	if d.Cut {
 		return
 	}
 	attrs := append(d.target.withURL(), slog.Any("error", d.err))

@@ -326,7 +326,6 @@ func (s *Schedule) may(t *target, plan *Plan) bool {
 // be pinged; a Beat's heartbeat, on each that may be pinged.
 func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
-	plan.Cut = false
 	mine, other := s.kinds(plan.Signal)
 	for i := range mine.targets {
 		t := &mine.targets[i]
