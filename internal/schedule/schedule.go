@@ -12,6 +12,12 @@
 // is the earliest time of its next attempt by our own rules; its retryAfter is the
 // same by the server's wish.
 //
+// Beats and failure signals contradict each other, and at the service the last to
+// arrive counts. A request that has left cannot be called back, so no order of sending
+// makes the order of arrival certain. To wait until the older one cannot arrive any
+// more was rejected: an outage would be told a minute late. The newer one goes out at
+// once, and once more when nothing older can arrive.
+//
 // One timer for each target was rejected: several wake-ups where one will do. So
 // was a queue of what is due: what is owed changes with each verdict, and a queue
 // would have to be searched and mended where these few fields are compared.
@@ -146,7 +152,7 @@ type kind struct {
 	targets []target
 	debt    uint64    // names what is owed now, so that a late success pays nothing newer
 	latest  time.Time // when an attempt was reserved last
-	certain time.Time // an attempt that began earlier may be overtaken at the service by one of the other kind
+	certain time.Time // from then on, an attempt is the last word: none of the other kind can arrive after it
 }
 
 // pinging reports whether an attempt is under way.
@@ -169,7 +175,10 @@ type Schedule struct {
 	staleAt   time.Time // when a database may be lost; zero: not watched
 	nextPeek  time.Time // no peek before; zero: any
 	wakeAt    time.Time // when Next will be asked again at the latest; zero: not known
-	jumps     []jump    // from old to new
+
+	// From old to new. One sum of their lengths was rejected: on a machine that naps
+	// again and again it would excuse a sync for naps from before it, and so for ever.
+	jumps []jump
 }
 
 type jump struct {
