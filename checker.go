@@ -438,7 +438,9 @@ func (m *Monitor) lost(c *check) bool {
 	if m.spare = this; len(c.panics) > 0 {
 		return lost
 	}
-	this.remember(m.asked.dbs)
+	if m.source != nil {
+		this.remember(m.asked.dbs)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.before == before { // else Run has begun or ended in between
