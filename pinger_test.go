@@ -380,7 +380,9 @@ func TestP5_NamesOfTargets(t *testing.T) {
 		"telegram:s3cr3t":                "target 1",
 		"%2Fs3cr3t":                      "target 1",
 		`hc-ping.com\s3cr3t`:             "target 1",
-		"//hc-ping.com/s3cr3t":           "://hc-ping.com",
+		"//hc-ping.com/s3cr3t":           "target 1",
+		"pushbullet://s3cr3t":            "target 1", // where the host is the credential
+		"ifttt://s3cr3t/?events=down":    "target 1",
 		"https://hc-ping.com/s3cr3t":     "https://hc-ping.com",
 		"x (https://hc-ping.com/s3cr3t)": "target 1",
 		"":                               "target 1",

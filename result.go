@@ -67,7 +67,7 @@ type Result struct {
 type TargetResult struct {
 	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the
 	// URL. For a Pinger that is no HTTPPinger, Name is what its String method returns (of
-	// a URL, the scheme and host), or "target" and its position.
+	// an http or https URL, the scheme and host), or "target" and its position.
 	Name string
 	Err  error // nil: it has arrived
 }
