@@ -353,7 +353,7 @@ var phrases = []string{
 	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: handshake failure",
 	"tls: failed to parse certificate from server", "tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
 	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: ",
-	"username/password authentication failed", "no acceptable authentication methods",
+	"username/password authentication failed", "no acceptable authentication methods", "unexpected protocol version",
 	"gzip: invalid header", "gzip: invalid checksum", "i/o timeout", "use of closed network connection", "context deadline exceeded", "context canceled",
 	"unexpected EOF", "heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
 }
