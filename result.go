@@ -174,13 +174,19 @@ func (r Result) forStrangers() Result {
 // textForStrangers is the text of a pinger's error as strangers may see it: that of
 // an HTTPPinger's own as it is, of any other what package redact leaves of it.
 func textForStrangers(err error) string {
-	return redact.Text(err, func(err error) bool {
-		switch err.(type) {
-		case *StatusError, *notAcceptedError, *pingError:
-			return true
-		}
-		return false
-	})
+	text, ended := redact.Withheld, make(chan struct{})
+	go func() { // which err may end, and that must not be the end of the caller's
+		defer close(ended)
+		text = redact.Text(err, func(err error) bool {
+			switch err.(type) {
+			case *StatusError, *notAcceptedError, *pingError:
+				return true
+			}
+			return false
+		})
+	}()
+	<-ended
+	return text
 }
 
 // The JSON forms of Result and TargetResult. Errors are texts.
