@@ -130,7 +130,7 @@ func targetName(p Pinger, i int) string {
 		return h.endpoint().name
 	}
 	name := logName(p)
-	if u, err := url.Parse(name); err == nil && u.Host != "" {
+	if u, err := url.Parse(name); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
 		return u.Scheme + "://" + u.Host
 	}
 	if name == "" || couldBeURL(name) {

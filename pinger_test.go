@@ -319,6 +319,35 @@ func TestPingerErrorMisbehaves(t *testing.T) {
 	require.EqualError(t, &heartbeat.ConfigError{Key: "heartbeat-url"}, "heartbeat: heartbeat-url: <nil>")
 }
 
+// P5, P6: an error that ends the goroutine in which it is asked ends no request of the
+// health page.
+func TestPingerErrorEndsItsGoroutine(t *testing.T) {
+	t.Parallel()
+	for name, result := range map[string]badError{
+		"in Error": {text: runtime.Goexit},
+		"in Is":    {is: runtime.Goexit},
+		"in As":    {as: runtime.Goexit},
+		"in Unwrap": {unwrap: func() []error {
+			runtime.Goexit()
+			return nil
+		}},
+	} {
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error { return result }), fresh(), &heartbeat.Options{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, heartbeat.Failed, m.Beat(t.Context()).Outcome, name)
+		answer := httptest.NewRecorder()
+		served := make(chan bool, 1)
+		go func() {
+			defer close(served)
+			m.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+			served <- true
+		}()
+		require.True(t, <-served, name)
+		require.Equal(t, http.StatusOK, answer.Code, name)
+		require.Contains(t, answer.Body.String(), `"error":`, name)
+	}
+}
+
 // A badError calls back from its methods.
 type badError struct {
 	text, is, as func()
@@ -380,7 +409,9 @@ func TestP5_NamesOfTargets(t *testing.T) {
 		"telegram:s3cr3t":                "target 1",
 		"%2Fs3cr3t":                      "target 1",
 		`hc-ping.com\s3cr3t`:             "target 1",
-		"//hc-ping.com/s3cr3t":           "://hc-ping.com",
+		"//hc-ping.com/s3cr3t":           "target 1",
+		"pushbullet://s3cr3t":            "target 1", // where the host is the credential
+		"ifttt://s3cr3t/?events=down":    "target 1",
 		"https://hc-ping.com/s3cr3t":     "https://hc-ping.com",
 		"x (https://hc-ping.com/s3cr3t)": "target 1",
 		"":                               "target 1",

@@ -138,9 +138,10 @@ func TestHeadersOnRedirectAndBack(t *testing.T) {
 	t.Parallel()
 	var got []string
 	p := newPinger(t, "http://a.example/1", &heartbeat.HTTPOptions{
-		Header: http.Header{"X-Api-Key": {"k3y"}, "Host": {"virtual.example"}},
+		Header: http.Header{"X-Api-Key": {"k3y"}, "Authorization": {"k3y"}, "Host": {"virtual.example"}},
 		Client: &http.Client{Transport: roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			require.Empty(t, req.Header.Get("Referer"))
+			require.Equal(t, req.Header.Get("X-Api-Key"), req.Header.Get("Authorization"))
 			got = append(got, strings.TrimSpace(req.URL.String()+" "+req.Header.Get("X-Api-Key")+" "+req.Host))
 			if next := map[string]string{"/1": "http://b.example/2", "/2": "/3", "/3": "http://A.example:80/4", "/4": "https://a.example/5"}[req.URL.Path]; next != "" {
 				return answerWith(req, 307, http.Header{"Location": {next}}, ""), nil
@@ -262,6 +263,7 @@ func TestP3_OwnHostAndOthers(t *testing.T) {
 		{"http://kelvin.example/1", "http://kelvin.example/2", true},
 		{"http://kelvin.example/1", "http://KELVIN.EXAMPLE./2", true},
 		{"http://kelvin.example/1", "http://kelvin.example:80/2", true},
+		{"http://Kelvin.example/1", "http://kelvin.example/2", true},
 		{"http://kelvin.example/1", "https://kelvin.example/2", true},
 		{"http://kelvin.example./1", "http://kelvin.example/2", true},
 		{"http://kelvin.example/1", "http://\u212aelvin.example/2", false}, // the Kelvin sign
@@ -286,10 +288,15 @@ func TestP3_OwnHostAndOthers(t *testing.T) {
 				got = req
 				return answerWith(req, 200, nil, "OK"), nil
 			})}
-			p := newPinger(t, strings.Replace(row.ping, "//", "//"+user, 1), &heartbeat.HTTPOptions{Client: client, Header: http.Header{"X-Key": {"s3cr3t"}}})
+			header := http.Header{"X-Key": {"s3cr3t"}, "Cookie": {"k=s3cr3t"}}
+			if user == "" {
+				header.Set("Authorization", "Bearer s3cr3t")
+			}
+			p := newPinger(t, strings.Replace(row.ping, "//", "//"+user, 1), &heartbeat.HTTPOptions{Client: client, Header: header})
 			require.NoError(t, p.Ping(t.Context()))
-			require.Equal(t, row.own, got.Header.Get("X-Key") != "", "%v", row)
-			require.Equal(t, row.own && user != "", got.Header.Get("Authorization") != "", "%v", row)
+			for _, name := range []string{"X-Key", "Cookie", "Authorization"} {
+				require.Equal(t, row.own, got.Header.Get(name) != "", "%s %v", name, row)
+			}
 		}
 	}
 

@@ -67,7 +67,7 @@ type Result struct {
 type TargetResult struct {
 	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the
 	// URL. For a Pinger that is no HTTPPinger, Name is what its String method returns (of
-	// a URL, the scheme and host), or "target" and its position.
+	// an http or https URL, the scheme and host), or "target" and its position.
 	Name string
 	Err  error // nil: it has arrived
 }
@@ -174,13 +174,19 @@ func (r Result) forStrangers() Result {
 // textForStrangers is the text of a pinger's error as strangers may see it: that of
 // an HTTPPinger's own as it is, of any other what package redact leaves of it.
 func textForStrangers(err error) string {
-	return redact.Text(err, func(err error) bool {
-		switch err.(type) {
-		case *StatusError, *notAcceptedError, *pingError:
-			return true
-		}
-		return false
-	})
+	text, ended := redact.Withheld, make(chan struct{})
+	go func() { // which err may end, and that must not be the end of the caller's
+		defer close(ended)
+		text = redact.Text(err, func(err error) bool {
+			switch err.(type) {
+			case *StatusError, *notAcceptedError, *pingError:
+				return true
+			}
+			return false
+		})
+	}()
+	<-ended
+	return text
 }
 
 // The JSON forms of Result and TargetResult. Errors are texts.

@@ -81,6 +81,7 @@ type attempt struct {
 	ctx              context.Context // ends with the attempt
 	began            time.Time
 	request          *http.Request        // the latest, after redirects
+	header           http.Header          // of the first, without a client's cookies
 	asked, connected atomic.Bool          // whether a connection was asked for, and obtained
 	stage            atomic.Value         // a string
 	conn             atomic.Pointer[conn] // of our own transport
@@ -101,7 +102,7 @@ const (
 )
 
 func newAttempt(req *http.Request) *attempt {
-	a := &attempt{began: time.Now(), request: req}
+	a := &attempt{began: time.Now(), request: req, header: req.Header.Clone()}
 	enter := func(stage string) { a.stage.Store(stage) }
 	a.ctx = httptrace.WithClientTrace(context.WithValue(req.Context(), attemptKey{}, a), &httptrace.ClientTrace{
 		GetConn:      func(string) { a.asked.Store(true) },

@@ -38,8 +38,8 @@ func (r redirects) check(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Referer") // net/http puts the URL it came from there
 	if Authority(req.URL) != Authority(r.home) {
 		r.goAbroad(req)
-	} else if req.URL.User == nil { // which a Location seldom has, if it is absolute
-		req.URL.User = r.home.User
+	} else {
+		r.comeHome(req, a.header)
 	}
 	if r.custom != nil {
 		if err := r.custom(req, via); redact.Is(err, http.ErrUseLastResponse) {
@@ -59,6 +59,20 @@ func (r redirects) goAbroad(req *http.Request) {
 	req.Header = r.abroad.Clone()
 	if req.Body == nil {
 		req.Header.Del("Content-Type")
+	}
+}
+
+// comeHome gives req what the first request had: net/http leaves Authorization and
+// Cookie out where the host is spelt otherwise, and after another host. A Location
+// seldom has a user, if it is absolute.
+func (r redirects) comeHome(req *http.Request, first http.Header) {
+	for name, values := range first {
+		if _, kept := req.Header[name]; !kept && !strings.HasPrefix(name, "Content-") { // the body may be gone
+			req.Header[name] = values
+		}
+	}
+	if req.URL.User == nil {
+		req.URL.User = r.home.User
 	}
 }
 

@@ -185,7 +185,7 @@ func (r rebuilder) network(err error, inner func(error) error) error {
 		return &os.SyscallError{Syscall: oneOf(e.Syscall, "system call", "connect", "read", "write", "socket", "setsockopt", "getsockopt", "bind", "wsarecv", "wsasend", "connectex"), Err: inner(e.Err)}
 	case *net.OpError:
 		op := &net.OpError{
-			Op:  oneOf(e.Op, "network", "dial", "read", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect"),
+			Op:  oneOf(e.Op, "network", "dial", "read", "readfrom", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect"),
 			Net: oneOf(e.Net, "", "tcp", "tcp4", "tcp6", "udp", "unix"), Err: inner(e.Err),
 		}
 		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp != nil && r.address != "" && tcp.String() == r.address {
@@ -351,9 +351,9 @@ var phrases = []string{
 	"http2: client connection lost", "http2: client connection force closed", "http2: response header list larger than advertised limit", "http2: ", "stream error", "connection error",
 
 	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: handshake failure",
-	"tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
+	"tls: failed to parse certificate from server", "tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
 	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: ",
-	"username/password authentication failed", "no acceptable authentication methods",
+	"username/password authentication failed", "no acceptable authentication methods", "unexpected protocol version",
 	"gzip: invalid header", "gzip: invalid checksum", "i/o timeout", "use of closed network connection", "context deadline exceeded", "context canceled",
 	"unexpected EOF", "heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
 }

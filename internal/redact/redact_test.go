@@ -261,6 +261,9 @@ func TestError(t *testing.T) {
 	}{
 		{refused, "dial tcp 127.0.0.1:80: connect: connection refused"},
 		{&net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 80}, Err: refused.Err}, "dial tcp: connect: connection refused"},
+		{&net.OpError{Op: "readfrom", Net: "tcp", Err: io.EOF}, "readfrom tcp: EOF"}, // of a long body
+		{errors.New("tls: failed to parse certificate from server: x509: negative serial number s3cr3t"), "tls: failed to parse certificate from server"},
+		{&net.OpError{Op: "socks connect", Net: "tcp", Err: errors.New("unexpected protocol version 72")}, "socks connect tcp: unexpected protocol version"}, // no SOCKS proxy
 		{&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, "read tcp: read: connection reset by peer"},
 		{&net.DNSError{Err: "no such host", Name: "Server.example.", Server: "10.0.0.1:53", IsNotFound: true}, "lookup server.example: no such host"},
 		{&net.DNSError{Err: "no such host", Name: "elsewhere.example"}, "lookup another host: no such host"},
