@@ -39,6 +39,7 @@ type replica struct {
 	listedAt time.Time
 	level0   []*ltx.FileInfo // as listed then
 	reached  ltx.TXID        // the newest transaction seen in the replica
+	differed *ltx.FileInfo   // a file that did not end as it should, which no listing shows; nil: none
 	planned  time.Time       // when the last restore plan was made
 	inUse    map[int]bool    // the levels that a restore plan needs; nil: not known
 }
@@ -78,6 +79,9 @@ func (r *replica) look(ctx context.Context, wanted ltx.TXID) (bool, error) {
 		default:
 			if ctx.Err() == nil { // else it says nothing of the replica
 				r.listed = nil
+			}
+			if errors.Is(err, errDiffers) {
+				r.differed = f
 			}
 			return false, fmt.Errorf("replica's file %s of level 0: %w", fileName(f), err)
 		}
@@ -131,6 +135,9 @@ func fileEnd(path string) (end []byte, size int64, err error) {
 // list lists level 0, into which Litestream copies each transaction, and where it
 // keeps a file for five minutes at least.
 func (r *replica) list(ctx context.Context, at time.Time) (txID ltx.TXID, sound bool, err error) {
+	if err := r.lookAgain(ctx); err != nil {
+		return 0, false, err
+	}
 	level0, err := files(ctx, r.db.Replica.Client, 0)
 	if err != nil {
 		return 0, false, err
@@ -144,6 +151,19 @@ func (r *replica) list(ctx context.Context, at time.Time) (txID ltx.TXID, sound 
 	}
 	sound = previous != nil && r.listed != nil && r.leadsOn(previous.MaxTXID)
 	return r.reached, sound, nil
+}
+
+// lookAgain reads the end of the file that was found to differ, unless that is gone
+// or mended: a listing, which shows that it is as large as before, would pass it.
+func (r *replica) lookAgain(ctx context.Context) error {
+	if r.differed == nil {
+		return nil
+	}
+	if err := r.compare(ctx, r.differed); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replica's file %s of level 0: %w", fileName(r.differed), err)
+	}
+	r.differed = nil
+	return nil
 }
 
 // leadsOn reports whether the files of level 0, as far as the newest whole one,

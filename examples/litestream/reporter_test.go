@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -84,6 +85,30 @@ func TestReporter_replicaDestroyedAndWrittenTo(t *testing.T) {
 	require.NoError(t, b.checkLater())
 	assert.Zero(t, b.age())
 	assert.Equal(t, rows(t, b.Path()), rows(t, restoreCopy(t, b.replicaDir())))
+}
+
+// A file that was found to differ is not forgotten at the next listing, which shows
+// no more than its size. The database counts again once the file is mended.
+func TestReporter_differs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.every = 15 * time.Second
+	insert(t, b.Path())
+	require.NoError(t, b.checkLater())
+	newest := filepath.Join(b.replicaDir(), "ltx", "0", "0000000000000002-0000000000000002.ltx")
+	data, err := os.ReadFile(newest)
+	require.NoError(t, err)
+	sound := string(data)
+	data[len(data)-1] ^= 0xff
+	writeFile(t, newest, string(data))
+	for i := range 12 {
+		require.EqualError(t, b.checkLater(), "replica's file 0000000000000002-0000000000000002.ltx of level 0: it does not end as Litestream's own copy does")
+		assert.Equal(t, time.Duration(i+1)*b.every, b.age())
+	}
+
+	writeFile(t, newest, sound)
+	require.NoError(t, b.checkLater())
+	assert.Zero(t, b.age())
 }
 
 func TestReporter_fileDeleted(t *testing.T) {

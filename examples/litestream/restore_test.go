@@ -250,9 +250,10 @@ func TestRestore_query(t *testing.T) {
 		"PRAGMA user_version":                    false,
 		"WITH n AS (SELECT 3 x) SELECT x FROM n": true,
 		"SELECT 1, 1":                            false,
-		"DELETE FROM event RETURNING 1":          false,
+		"/* a */ values(1)":                      true,
+		"WITH n AS (SELECT 3 x) DELETE FROM event RETURNING 1": false,
 	} {
-		require.NoError(t, checkQuery(query))
+		require.NoError(t, checkQuery(query), query)
 		r.query = query
 		err := r.restoreInTime(t.Context())
 		assert.Equal(t, want, err == nil, "%s: %v", query, err)
@@ -262,6 +263,9 @@ func TestRestore_query(t *testing.T) {
 	}
 	for _, query := range []string{"SELECT 1; SELECT 1", "SELECT 1;ATTACH 'x' AS x", "SELECT 'x'; -- a\nDELETE FROM event", "SELECT 1 -- '\n; DELETE FROM event -- '"} {
 		require.EqualError(t, checkQuery(query), "more than one SQL statement; write one", query)
+	}
+	for _, query := range []string{"DELETE FROM event RETURNING 1", "VACUUM INTO 'x'", "/* SELECT */ ATTACH 'x' AS y", "begin"} {
+		require.EqualError(t, checkQuery(query), "not a statement that returns a value; begin it with SELECT, WITH, VALUES or PRAGMA", query)
 	}
 	for _, query := range []string{"SELEKT 1", "SELECT (1", "SELECT count(* FROM event", "SELECT 'x"} {
 		require.EqualError(t, checkQuery(query), "not an SQL statement such as SELECT count(*) > 0 FROM users")

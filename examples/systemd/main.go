@@ -206,18 +206,18 @@ func (s *service) replicate(ctx context.Context, tracker *heartbeat.SyncTracker,
 
 // copyFile puts a whole copy of from in the place of to, or leaves to as it is.
 func copyFile(from, to string) (err error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() { // a device may have no end, and a named pipe may never open
+		return fmt.Errorf("%s is no regular file", from)
+	}
 	source, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	info, err := source.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() { // a device may have no end
-		return fmt.Errorf("%s is no regular file", from)
-	}
 	// A link may have changed since the start. Lstat would miss one that leads to from.
 	if there, err := os.Stat(to); err == nil && os.SameFile(info, there) {
 		return errSameFile

@@ -268,6 +268,25 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestNamedPipe: one that nobody writes to must not hold up the program, which
+// would then not end at a signal.
+func TestNamedPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	copied := make(chan error, 1)
+	go func() { copied <- copyFile(pipe, pipe+".copy") }()
+	select {
+	case err := <-copied:
+		if err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Fatalf("copyFile returned %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("copyFile waits for a writer")
+	}
+}
+
 // TestSameFile: a copy onto itself, by whatever path, would be a heartbeat for
 // nothing. It is refused at the start, and at each copy, since links change.
 func TestSameFile(t *testing.T) {
