@@ -70,7 +70,7 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%s: %w", a.hungUp(notSent), err)
+		err = fmt.Errorf("%s: %w", a.hungUp(err, notSent), err)
 	}
 	op := req.Method[:1] + strings.ToLower(req.Method[1:])
 	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, c.host, c.address)}
@@ -167,8 +167,11 @@ func (a *attempt) timedOut(notSent bool) string {
 
 // hungUp says who closed the connection in place of an answer. "EOF", which is all
 // that net/http says, is no word for an operator.
-func (a *attempt) hungUp(notSent bool) string {
+func (a *attempt) hungUp(err error, notSent bool) string {
+	op, ok := redact.As[*net.OpError](err)
 	switch stage := a.stage.Load(); {
+	case notSent && stage == handshake && ok && op.Op == "proxyconnect":
+		return "the proxy closed the connection in the TLS handshake"
 	case notSent && stage == handshake:
 		return "the server closed the connection in the TLS handshake"
 	case notSent && stage == proxy:

@@ -297,6 +297,7 @@ func TestProxyErrors(t *testing.T) {
 	t.Parallel()
 	silent := serve(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	closing := serve(t, func(conn net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(conn)) })
+	hangingUp := serve(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
 	refusing := serve(t, func(conn net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(conn))
 		_, _ = io.WriteString(conn, "HTTP/1.1 403 s3cr3t\r\n\r\n")
@@ -306,14 +307,16 @@ func TestProxyErrors(t *testing.T) {
 		timeout          time.Duration
 		notSent          bool
 	}{
-		{silent, "https://server.example/s3cr3t", "no connection within 100ms (waiting for the proxy): context deadline exceeded", 100 * time.Millisecond, true},
-		{silent, "http://server.example/s3cr3t", "no answer within 100ms: context deadline exceeded", 100 * time.Millisecond, false},
-		{closing, "https://server.example/s3cr3t", `Get "name": the proxy closed the connection without an answer`, 10 * time.Second, true},
-		{closing, "http://server.example/s3cr3t", `Get "name": the server closed the connection without an answer`, 10 * time.Second, false},
-		{refusing, "https://server.example/s3cr3t", `Get "name": proxy answered 403 Forbidden`, 10 * time.Second, true},
+		{"http://" + silent, "https://server.example/s3cr3t", "no connection within 100ms (waiting for the proxy): context deadline exceeded", 100 * time.Millisecond, true},
+		{"http://" + silent, "http://server.example/s3cr3t", "no answer within 100ms: context deadline exceeded", 100 * time.Millisecond, false},
+		{"http://" + closing, "https://server.example/s3cr3t", `Get "name": the proxy closed the connection without an answer`, 10 * time.Second, true},
+		{"http://" + closing, "http://server.example/s3cr3t", `Get "name": the server closed the connection without an answer`, 10 * time.Second, false},
+		{"https://" + hangingUp, "http://server.example/s3cr3t", `Get "name": the proxy closed the connection in the TLS handshake`, 10 * time.Second, true},
+		{"https://" + hangingUp, "https://server.example/s3cr3t", `Get "name": the proxy closed the connection in the TLS handshake`, 10 * time.Second, true},
+		{"http://" + refusing, "https://server.example/s3cr3t", `Get "name": proxy answered 403 Forbidden`, 10 * time.Second, true},
 	} {
 		c, transport := newTestClient(t, row.url)
-		transport.Proxy = http.ProxyURL(parse(t, "http://"+row.proxy))
+		transport.Proxy = http.ProxyURL(parse(t, row.proxy))
 		_, notSent, err := do(t, c, row.url, row.timeout)
 		require.EqualError(t, err, row.want)
 		require.Equal(t, row.notSent, notSent, "%v", row)

@@ -330,6 +330,7 @@ var endings = []string{
 // a Pinger's own, that say what went wrong without a word of what a server sent.
 var phrases = []string{
 	"the server closed the connection without an answer", "the server closed the connection in the TLS handshake", "the proxy closed the connection without an answer",
+	"the proxy closed the connection in the TLS handshake",
 	"connection lost before the answer", "refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
 	"failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
 
