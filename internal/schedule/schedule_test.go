@@ -258,3 +258,50 @@ func TestS7_JumpBehindAJump(t *testing.T) {
 	require.Len(t, s.Jumps(first.Add(3*time.Hour).Add(time.Hour)), 2, "an hour awake since the first, and %v since the second", time.Hour-awake)
 	require.Equal(t, []Jump{{time.Hour - awake + 1, 3 * time.Hour, awake - 1}}, s.Jumps(first.Add(3*time.Hour).Add(time.Hour+1)))
 }
+
+// S7, F5: what may still arrive at the service is remembered no longer because the clock
+// was set back: a signal goes out twice, and no third time.
+func TestS7_F5_SetBack(t *testing.T) {
+	const back = 2 * time.Hour
+	for name, before := range map[string]func(s *Schedule) (signals int){
+		"after a beat was cut": func(s *Schedule) int {
+			settle(s, time.Second, look(s, 0, true, CallerRun), Outcome{Cut: true})
+			return 0
+		},
+		"after a signal beside a beat": func(s *Schedule) int {
+			beat := look(s, 0, true, CallerRun)
+			plan := look(s, 5*time.Second, false, CallerPeek)
+			s.Reserve(start.Add(5*time.Second), &plan)
+			settle(s, 6*time.Second, plan, Outcome{Sent: true})
+			settle(s, 7*time.Second, beat, Outcome{Sent: true})
+			return len(plan.Attempts)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSchedule(10*time.Minute, 1, 1)
+			s.Start(start)
+			signals := before(s)
+			for at := 10 * time.Second; at < 5*time.Minute; at += 5 * time.Second {
+				plan := look(s, at-back, false, CallerRun)
+				if plan.Cut {
+					s.Reserve(start.Add(at-back), &plan)
+				}
+				signals += len(plan.Attempts)
+				settle(s, at-back, plan, Outcome{Sent: true})
+			}
+			require.Equal(t, 2, signals)
+		})
+	}
+}
+
+// S7: a jump is as long ago after the clock was set back as before.
+func TestS7_JumpBeforeSetBack(t *testing.T) {
+	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
+	s.Start(start)
+	settle(s, 0, look(s, 0, true, CallerRun), Outcome{Sent: true})
+	_, wake := s.Next(start)
+	jumped := wake.Add(20 * time.Minute)
+	s.Next(jumped)
+	s.Decide(jumped.Add(10*time.Minute), Verdict{Healthy: true}, CallerBeat)
+	require.Equal(t, []Jump{{10 * time.Minute, 20 * time.Minute, 50 * time.Minute}}, s.Jumps(jumped.Add(10*time.Minute-2*time.Hour)))
+}
