@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -47,12 +48,18 @@ func names() []string {
 	return names
 }
 
+// errMore is returned by what reads a stream, in which the rest would be ignored.
+var errMore = errors.New("something follows the settings; write one document")
+
 // loadYAML needs `yaml:",inline"` at the field.
 func loadYAML(data []byte, _ string) (s Settings, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
-	if err := decoder.Decode(&s); err != nil {
+	if err := decoder.Decode(&s); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
 		return Settings{}, err
+	}
+	if !errors.Is(decoder.Decode(new(any)), io.EOF) {
+		return Settings{}, errMore
 	}
 	return s, emptyItems(data)
 }
@@ -96,7 +103,13 @@ type flat struct {
 func loadJSON(data []byte, _ string) (s Settings, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	return s, decoder.Decode(&flat{&s, &s.Heartbeat})
+	if err := decoder.Decode(&flat{&s, &s.Heartbeat}); err != nil {
+		return Settings{}, err
+	}
+	if !errors.Is(decoder.Decode(new(any)), io.EOF) {
+		return Settings{}, errMore
+	}
+	return s, nil
 }
 
 func loadTOML(data []byte, _ string) (s Settings, err error) {

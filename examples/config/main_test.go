@@ -212,6 +212,23 @@ func TestJSONDuration(t *testing.T) {
 	}
 }
 
+// What follows the settings would be ignored; and where there is nothing, nothing is set.
+func TestMore(t *testing.T) {
+	for _, text := range []string{"db: a\n---\nheartbeat-url: https://example.com\n", `{"db": "a"} {"heartbeat-url": "https://example.com"}`} {
+		_, err := loadYAML([]byte(text), "yaml")
+		require.Error(t, err, text)
+	}
+	for _, rest := range []string{`{"heartbeat-url": "https://example.com"}`, "x"} {
+		_, err := loadJSON([]byte(`{"db": "a"}`+rest), "json")
+		require.ErrorIs(t, err, errMore)
+	}
+	for _, text := range []string{"", "# nothing\n"} {
+		s, err := loadYAML([]byte(text), "yaml")
+		require.NoError(t, err)
+		require.Zero(t, s)
+	}
+}
+
 // yaml.v3 drops list items with nothing behind the dash; goccy refuses the file.
 func TestEmptyItem(t *testing.T) {
 	const text = "heartbeat-urls:\n- \n"
