@@ -116,8 +116,9 @@ func ExampleMonitor_Run_lease() {
 	pinger := heartbeattest.NewPinger(clock)
 	db := heartbeat.NewSyncTracker("/litefs/app.db")
 	monitor, err := heartbeat.New(pinger, []heartbeat.SyncReporter{db}, &heartbeat.Options{
-		Clock:  clock,
-		Logger: slog.New(slog.DiscardHandler),
+		Clock:      clock,
+		Logger:     slog.New(slog.DiscardHandler),
+		FailPinger: heartbeat.PingerFunc(func(context.Context) error { fmt.Println("an outage"); return nil }),
 	})
 	if err != nil {
 		fmt.Println(err)
