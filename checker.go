@@ -281,11 +281,6 @@ type look struct {
 	index   map[string]struct{} // the same; nil until somebody asks
 }
 
-// begin makes l a look that has found nothing yet. Its room is used again.
-func (l *look) begin(number uint64, ended time.Time) {
-	*l = look{number: number, ended: ended, well: true, sourced: l.sourced[:0]}
-}
-
 // remember keeps the paths of Options.Source's databases.
 func (l *look) remember(dbs []database) {
 	for i := range dbs {
@@ -334,18 +329,14 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 			}
 			overdue = -left
 		}
-		this.add(dbs[i].path)
+		if this.unwell == nil {
+			this.well, this.unwell = false, map[string]struct{}{}
+		}
+		this.unwell[dbs[i].path] = struct{}{}
 		lost = lost || before != nil && reason != ReasonFuture && before.lost(&dbs[i], reason, overdue, since)
 	}
 	this.well = this.well && v.databases > 0
 	return lost
-}
-
-func (l *look) add(path string) {
-	if l.unwell == nil {
-		l.well, l.unwell = false, map[string]struct{}{}
-	}
-	l.unwell[path] = struct{}{}
 }
 
 // elapsed is how much time there was to sync since a time: the jumps were none.
@@ -433,7 +424,7 @@ func (m *Monitor) lost(c *check) bool {
 	if this == nil {
 		this = &look{}
 	}
-	this.begin(c.number, c.now)
+	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]} // its room is used again
 	lost := c.judgeLoss(m.asked.dbs, before, this, jumps)
 	if m.spare = this; len(c.panics) > 0 {
 		return lost

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-heartbeat/heartbeat/internal/oneshot"
 )
@@ -64,18 +65,25 @@ func malformed(raw string, u *url.URL, err error) string {
 	return ""
 }
 
+// lazy returns a pattern that is compiled when it is first used: most programs that
+// import the library parse no URL before they have read their configuration, and some
+// never do.
+func lazy(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 var (
-	placeholder = regexp.MustCompile(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
-	escape      = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+	placeholder = lazy(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
+	escape      = lazy(`%[0-9A-Fa-f]{2}`)
 
 	// Right behind a value. As a value, or in the words of a message, a URL is a part of
 	// the first.
-	secondInQuery = regexp.MustCompile(`(?i)[\w,;|&}]https?://`)
+	secondInQuery = lazy(`(?i)[\w,;|&}]https?://`)
 
 	// What is no Reason, but is meant to be one: in a URL, where braces have no other
 	// use, also if one of them is missing.
-	reasonInURL  = regexp.MustCompile(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
-	reasonInText = regexp.MustCompile(`(?i)\{[ \t]*reasons?[ \t]*\}`)
+	reasonInURL  = lazy(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
+	reasonInText = lazy(`(?i)\{[ \t]*reasons?[ \t]*\}`)
 )
 
 // misread says why a URL would be read in another way than it is meant, or "". It
@@ -89,13 +97,13 @@ func misread(raw string) string {
 	switch {
 	case strings.Contains(raw, "#"):
 		return "has a #, and what follows that is never sent; write it as %23"
-	case strings.Count(beforeQuery, "://") > 1, secondInQuery.MatchString(escape.ReplaceAllString(query, "%")), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
+	case strings.Count(beforeQuery, "://") > 1, secondInQuery().MatchString(escape().ReplaceAllString(query, "%")), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
 		return "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
-	case strings.Contains(beforeQuery, Reason), reasonInURL.MatchString(beforeQuery):
+	case strings.Contains(beforeQuery, Reason), reasonInURL().MatchString(beforeQuery):
 		return "has {reason} outside its query, where nothing takes its place"
-	case misspelt(meant, reasonInURL):
+	case misspelt(meant, reasonInURL()):
 		return "has {reason} misspelt; write it in small letters, without spaces and not escaped"
-	case placeholder.MatchString(beforeQuery), placeholder.MatchString(meant):
+	case placeholder().MatchString(beforeQuery), placeholder().MatchString(meant):
 		return "has a placeholder left in it, such as ${NAME}, <name> or {name}; write what it stands for"
 	case !strings.HasPrefix(host, "[") && strings.Count(host, ":") > 1:
 		return "has a host with several colons; write an IPv6 address in brackets, as in http://[::1]:8000"
@@ -114,7 +122,7 @@ var errBody = errors.New("ping body has {reason} misspelt; write it in small let
 // CheckBody returns an error, which is always the same, if the body of a ping has
 // Reason in it, misspelt.
 func CheckBody(body string) error {
-	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText) {
+	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText()) {
 		return errBody
 	}
 	return nil
