@@ -61,6 +61,23 @@ func TestH1_H2_Verdict(t *testing.T) {
 	}
 }
 
+// H1: exactly MaxSyncAge still counts, to the nanosecond, whatever part of a second a
+// time has.
+func TestH1_Nanoseconds(t *testing.T) {
+	for _, part := range []time.Duration{1, 500 * time.Millisecond, time.Second - 1} {
+		f := newFixture(t, heartbeat.Options{})
+		f.reporter.Set(epoch.Add(part))
+		f.clock.Advance(part + heartbeat.DefaultInterval)
+		require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome, part)
+		f.clock.Advance(1)
+		require.Equal(t, heartbeat.ReasonStale, f.Beat(t.Context()).Reason, part)
+		f.reporter.Set(f.clock.Now().Add(heartbeat.DefaultInterval))
+		require.Equal(t, heartbeat.ReasonRateLimited, f.Beat(t.Context()).Reason, part)
+		f.reporter.Set(f.clock.Now().Add(heartbeat.DefaultInterval + 1))
+		require.Equal(t, heartbeat.ReasonFuture, f.Beat(t.Context()).Reason, part)
+	}
+}
+
 // H1: the zero time stays unhealthy even where everything else is fresh.
 func TestH1_ZeroIsNeverFresh(t *testing.T) {
 	f := newFixture(t, heartbeat.Options{MaxSyncAge: math.MaxInt64})
