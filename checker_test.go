@@ -78,6 +78,43 @@ func TestH1_Nanoseconds(t *testing.T) {
 	}
 }
 
+// H1, F5: looks never overlap. So a Beat that has asked a Source before another found a
+// new database unsynced does not ping after it.
+func TestH1_OneLookAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asking, calls atomic.Int32
+		var unsynced atomic.Bool
+		pinger := &heartbeattest.Pinger{}
+		m, err := heartbeat.New(pinger, nil, &heartbeat.Options{Logger: quiet, Source: func() []heartbeat.SyncReporter {
+			dbs := []heartbeat.SyncReporter{reporterFunc{"/data/slow.db", func() time.Time {
+				require.EqualValues(t, 1, asking.Add(1))
+				defer asking.Add(-1)
+				if calls.Add(1) == 1 {
+					time.Sleep(5 * time.Second)
+				}
+				return time.Now()
+			}}}
+			if unsynced.Load() {
+				dbs = append(dbs, heartbeat.NewSyncTracker("/data/new.db"))
+			}
+			return dbs
+		}})
+		require.NoError(t, err)
+		first, second := make(chan heartbeat.Result, 1), make(chan heartbeat.Result, 1)
+		go func() { first <- m.Beat(t.Context()) }()
+		synctest.Wait() // it has asked Source, and waits for the database
+		unsynced.Store(true)
+		go func() { second <- m.Beat(t.Context()) }()
+		time.Sleep(4 * time.Second)
+		require.Empty(t, second, "the second waits for the first")
+		require.Empty(t, pinger.Times())
+		time.Sleep(time.Minute)
+		require.Equal(t, heartbeat.Sent, (<-first).Outcome)
+		require.Equal(t, heartbeat.ReasonNotSynced, (<-second).Reason)
+		require.Len(t, pinger.Times(), 1)
+	})
+}
+
 // H1: the zero time stays unhealthy even where everything else is fresh.
 func TestH1_ZeroIsNeverFresh(t *testing.T) {
 	f := newFixture(t, heartbeat.Options{MaxSyncAge: math.MaxInt64})
