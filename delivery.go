@@ -108,14 +108,14 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	}
 	stop := m.watchPing(ctx, d.target)
 	d.err = callPinger(f.ctx, d.target.pinger)
-	// Its caller's ctx has ended, or a ping of the other kind takes its place.
-	cut := d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
-	now := a.Began
-	defer func() { // also where the error or the clock ends this goroutine
+	cut, now := false, a.Began
+	defer func() { // also where the ctx, the error or the clock ends this goroutine
 		d.Cut = cut
 		m.settle(now, f, a, d)
 		stop()
 	}()
+	// Its caller's ctx has ended, or a ping of the other kind takes its place.
+	cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
 	d.Outcome, d.hint = classify(d.err)
 	now = m.nowOr(now)
 }
