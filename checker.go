@@ -116,7 +116,7 @@ type brokenReporter struct {
 func (r brokenReporter) Path() string                    { return r.path }
 func (r brokenReporter) LastSuccessfulSyncAt() time.Time { panic(r.value) }
 
-const sourcePath = "Options.Source"
+var sourcePath = "Options.Source" // a variable for its address
 
 // A databaseSet is the databases that were added to a Monitor, which guards it with
 // its mutex. A list that it has handed out is never changed: add appends behind its
@@ -169,9 +169,9 @@ func (s *databaseSet) databases() []database {
 // Its room is used again by the next one.
 type inquiry struct {
 	dbs    []database
-	syncs  []time.Time // the zero time where one panicked
-	panics map[int]any // what those panicked with
-	asking atomic.Int64
+	syncs  []time.Time            // the zero time where one panicked
+	panics map[int]any            // what those panicked with
+	asking atomic.Pointer[string] // the path of the one that is being asked; nil: none is
 }
 
 // ask asks each database.
@@ -200,7 +200,7 @@ func (q *inquiry) askUntilPanic() {
 		q.syncs = syncs
 	}()
 	for i := len(syncs); i < len(q.dbs); i++ {
-		q.asking.Store(int64(i))
+		q.asking.Store(&q.dbs[i].path)
 		syncs = append(syncs, q.dbs[i].reporter.LastSuccessfulSyncAt())
 	}
 }
@@ -317,17 +317,16 @@ func (l *look) asked(db *database) bool {
 func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule.Jump) (lost bool) {
 	since := time.Duration(0)
 	if before != nil {
-		since = elapsed(v.now, before.ended, jumps)
+		since, _ = v.elapsed(before.ended, jumps)
 	}
 	for n, i := range v.at {
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
-			left := v.maxAge - elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
-			if left >= 0 && len(jumps) > 0 {
-				v.fresh = min(v.fresh, left, jumps[len(jumps)-1].Counts)
+			age, holds := v.elapsed(v.unhealthy[n].LastSyncAt, jumps)
+			if overdue = age - v.maxAge; overdue <= 0 { // it is stale by jumps only
+				v.fresh = min(v.fresh, -overdue, holds)
 				continue
 			}
-			overdue = -left
 		}
 		if this.unwell == nil {
 			this.well, this.unwell = false, map[string]struct{}{}
@@ -339,16 +338,22 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 	return lost
 }
 
-// elapsed is how much time there was to sync since a time: the jumps were none.
-func elapsed(now, at time.Time, jumps []schedule.Jump) time.Duration {
-	ago, _ := ages(now, at)
-	without := ago
-	for _, j := range jumps {
-		if ago > j.Ago {
-			without -= j.Length
+// elapsed returns how much time there was to sync since a time, and for how long that
+// holds: the jumps since then were none. A jump counts for maxAge, in which the jumps
+// after it do not count either. It may have been seen late: then it excuses syncs that
+// came after it, and must not do so for longer.
+func (v *verdict) elapsed(at time.Time, jumps []schedule.Jump) (elapsed, holds time.Duration) {
+	ago, _ := ages(v.now, at)
+	jumped := time.Duration(0)
+	for _, j := range slices.Backward(jumps) {
+		ended, _ := ages(v.now, j.End)
+		if ended >= ago || ended-jumped > v.maxAge {
+			break
 		}
+		holds = v.maxAge - (ended - jumped)
+		jumped += j.Length
 	}
-	return without
+	return ago - jumped, holds
 }
 
 // lost reports whether db, which is unhealthy now, is so since the look.
@@ -366,31 +371,30 @@ func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) b
 // ask asks the databases and then judges what they said, so that the verdict is as
 // old as the last answer.
 func (m *Monitor) ask(c *check) {
-	m.watchLook()
-	defer m.unwatchLook(c)
+	m.slowLook.start()
+	defer func() { // also where a reporter ends this goroutine
+		m.asked.asking.Store(nil)
+		if c.slowLine = m.slowLook.stop(); c.slowLine != nil {
+			m.sourced = nil // the line may read it
+		}
+	}()
 	m.mu.Lock()
 	m.looks++
 	c.number = m.looks
 	dbs := m.set.databases()
-	m.waitingFor = dbs
-	if m.source != nil {
-		m.asked.asking.Store(0)
-		m.waitingFor = askingSource
-	}
 	m.mu.Unlock()
 	if m.source != nil {
-		dbs = m.withSource(dbs, m.sourced[:0])
-		m.sourced = dbs
-		m.mu.Lock()
-		m.waitingFor = dbs
-		m.mu.Unlock()
+		m.asked.asking.Store(&sourcePath)
+		m.sourced = m.withSource(dbs, m.sourced[:0])
+		dbs = m.sourced
 	}
 	m.asked.ask(dbs)
 	c.verdict = m.asked.judge(m.clock.Now(), m.maxSyncAge)
 	c.result.Databases = c.databases
+	if !c.healthy() {
+		c.result.skipFor(c.unhealthy)
+	}
 }
-
-var askingSource = []database{{path: sourcePath}}
 
 // withSource returns the databases that were added and then those of Source, for
 // which it uses room. A Source that panics is a database that does.

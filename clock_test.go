@@ -104,6 +104,17 @@ func TestS7_SeenLate(t *testing.T) {
 	require.Equal(t, []time.Duration{40*time.Minute + 1}, signals)
 }
 
+// S7, F1: a jump counts for MaxSyncAge, and the jumps after it are none of that time.
+func TestS7_JumpAfterAJump(t *testing.T) {
+	clock := &skewedClock{}
+	_, signals := jumping(t, 20*time.Minute, 6*time.Minute, heartbeat.Options{Interval: time.Minute, MaxSyncAge: 10 * time.Minute}, clock,
+		map[time.Duration]func(*heartbeat.Monitor){
+			6*time.Minute + 15*time.Second:  stepBy(clock, 8*time.Hour),
+			10*time.Minute + 15*time.Second: stepBy(clock, 3*time.Hour),
+		})
+	require.Equal(t, []time.Duration{16*time.Minute + 1}, signals)
+}
+
 // S7, F4: a database that was stale before a jump is not lost by it.
 func TestS7_StaleBeforeAJump(t *testing.T) {
 	clock := &skewedClock{}

@@ -59,7 +59,10 @@ type delivery struct {
 // finish makes the pings of a check, tells what it came to, and returns that.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	deliveries := m.ping(ctx, c.flight)
-	c.awaitSlowLine()
+	await(c.slowLine)
+	if c.forgotten {
+		return c.result
+	}
 	switch result := &c.result; {
 	case result.Outcome == Skipped:
 		m.logSkipped(ctx, c)
@@ -106,13 +109,14 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	if a.Signal {
 		d.target = &m.signals[a.Target]
 	}
-	stop := m.watchPing(ctx, d.target)
+	slow := watchdog{patience: MinInterval + patience, bark: func() { m.warnOfSlowPing(ctx, d.target) }}
+	slow.start()
 	d.err = callPinger(f.ctx, d.target.pinger)
 	cut, now := false, a.Began
 	defer func() { // also where the ctx, the error or the clock ends this goroutine
 		d.Cut = cut
 		m.settle(now, f, a, d)
-		stop()
+		await(slow.stop())
 	}()
 	// Its caller's ctx has ended, or a ping of the other kind takes its place.
 	cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
@@ -160,7 +164,7 @@ func (m *Monitor) report(ctx context.Context, c *check) {
 		return
 	}
 	m.mu.Lock()
-	if m.reports >= maxReports || c.caller == schedule.CallerBeat && m.reported >= maxReports {
+	if m.reports >= maxReports || c.action == schedule.Beat && m.reported >= maxReports {
 		m.mu.Unlock()
 		return
 	}

@@ -182,19 +182,17 @@ type Monitor struct {
 	// Whoever has put a value into looking makes a look, and owns these. A channel
 	// and not a mutex, so that Beat can give up with its ctx, and so that the time of
 	// a synctest bubble goes on.
-	looking   chan struct{}
-	asked     inquiry
-	sourced   []database    // room for what source returns
-	spare     *look         // room for the next
-	slowTimer *time.Timer   // fires when a look takes long
-	slowLine  chan struct{} // closed when the line about that is written
+	looking  chan struct{}
+	asked    inquiry
+	sourced  []database // room for what source returns
+	spare    *look      // room for the next
+	slowLook watchdog
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
 	set        databaseSet
-	looks      uint64     // how many have begun
-	waitingFor []database // those that the look under way asks; nil: none is
-	before     *look      // the latest look of this Run, or of Beats without one; nil: none yet
+	looks      uint64 // how many have begun
+	before     *look  // the latest look of this Run, or of Beats without one; nil: none yet
 	flights    []*flight
 	reports    int    // calls of onResult under way
 	reported   int    // calls since none was under way
@@ -272,6 +270,7 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 	if m.maxSyncAge == 0 {
 		m.maxSyncAge = m.interval
 	}
+	m.slowLook = watchdog{patience: patience, bark: m.warnOfSlowLook}
 	m.schedule = schedule.New(schedule.Settings{
 		Interval: m.interval, Spacing: MinInterval, MaxSyncAge: m.maxSyncAge,
 		Beats: len(targets), Signals: len(signals), SystemClock: m.systemClock,
@@ -395,13 +394,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 		m.mu.Lock()
 		action, wake := m.schedule.Next(now)
 		m.mu.Unlock()
-		switch action {
-		case schedule.Check:
-			r.check(ctx, schedule.CallerRun)
-		case schedule.Peek:
-			r.check(ctx, schedule.CallerPeek)
-		case schedule.Wait:
+		if action == schedule.Wait {
 			r.wait(ctx, now, wake)
+		} else {
+			r.check(ctx, action)
 		}
 	}
 	return nil
@@ -418,27 +414,19 @@ type runner struct {
 }
 
 // check makes a check. What follows the look goes on beside the loop.
-func (r *runner) check(ctx context.Context, caller schedule.Caller) {
+func (r *runner) check(ctx context.Context, action schedule.Action) {
 	select {
 	case r.unfinished <- struct{}{}:
 	case <-ctx.Done():
 		return
 	}
-	c := &check{caller: caller}
-	isCheck := r.look(ctx, c, &r.lines)
-	if !isCheck && c.slowLine == nil {
-		<-r.unfinished
-		return
-	}
+	c := &check{action: action}
+	r.look(ctx, c, &r.lines)
 	done := make(chan struct{})
 	r.checks.Go(func() {
 		defer close(done)
 		defer func() { <-r.unfinished }()
-		if isCheck {
-			r.finish(ctx, c)
-		} else {
-			c.awaitSlowLine()
-		}
+		r.finish(ctx, c)
 	})
 	if r.systemClock {
 		return
@@ -494,8 +482,8 @@ func (m *Monitor) wakeRun() {
 //
 // One check at a time asks the databases. Beat waits for its turn until ctx is done.
 func (m *Monitor) Beat(ctx context.Context) Result {
-	c := check{caller: schedule.CallerBeat}
-	m.look(ctx, &c, nil)
+	c := check{action: schedule.Beat}
+	m.look(ctx, &c, &runLines{looked: true})
 	m.wakeRun() // it may have something to do earlier
 	return m.finish(ctx, &c)
 }
@@ -503,22 +491,20 @@ func (m *Monitor) Beat(ctx context.Context) Result {
 // A check is a look with what follows from it.
 type check struct {
 	verdict
-	caller schedule.Caller
-	number uint64 // of the look
-	plan   schedule.Plan
-	flight *flight // nil: nothing is pinged
-	levels levels  // of its lines
-	result Result
-
-	slowLine chan struct{} // closed when a line about the look is written; nil: there is none
+	action    schedule.Action // why it is made
+	number    uint64          // of the look
+	plan      schedule.Plan
+	flight    *flight // nil: nothing is pinged
+	forgotten bool    // nothing is told of it: a peek that found all healthy
+	levels    levels  // of its lines
+	slowLine  <-chan struct{}
+	result    Result
 }
 
 // look asks the databases, judges them, and reserves the attempts. Looks are made
 // one at a time, so that their verdicts are told in the order in which they were
-// made. It writes no log line: a handler may block, and all looks with it. lines is
-// Run's; nil for a Beat. It reports whether that was a check: a peek that finds all
-// healthy is none.
-func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) bool {
+// made. It writes no log line: a handler may block, and all looks with it.
+func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	select {
 	case m.looking <- struct{}{}:
 		defer m.endLook()
@@ -527,9 +513,6 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) bool {
 	c.result.Time = m.clock.Now()
 	if ctx.Err() == nil {
 		m.ask(c)
-		if !c.healthy() {
-			c.result.skipFor(c.unhealthy)
-		}
 	}
 	ended := ctx.Err()
 	if ended == nil {
@@ -537,13 +520,12 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) bool {
 	}
 	switch {
 	case c.result.Outcome == Skipped:
-	case c.caller == schedule.CallerPeek:
-		return false
+	case c.action == schedule.Peek:
+		c.forgotten = true
 	case ended != nil:
 		c.result.Outcome, c.result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ended)
 	}
 	c.levels = lines.levels(c)
-	return true
 }
 
 // endLook lets the next look begin. A database that is gone must not be kept alive.
@@ -563,7 +545,7 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 		v.Fresh = c.fresh
 	}
 	m.mu.Lock()
-	c.plan = m.schedule.Decide(c.now, v, c.caller)
+	c.plan = m.schedule.Decide(c.now, v, c.action)
 	if c.plan.Cut {
 		var cut []*flight
 		for _, f := range m.flights {

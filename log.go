@@ -23,10 +23,10 @@ func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) 
 
 // runLines is what one Run has said already, so that it does not say it again.
 type runLines struct {
-	looked   bool                // at least once
-	last     skipLine            // the latest at WARN, since all were healthy
-	beat     uint64              // the one that panicked is about
-	panicked map[string]struct{} // the databases whose panic is told; never changed
+	looked   bool            // at least once
+	last     skipLine        // the latest at WARN, since all were healthy
+	beat     uint64          // the one that panicked is about
+	panicked map[string]bool // the databases whose panic is told
 }
 
 // A skipLine is what a line about a skipped beat says.
@@ -39,25 +39,21 @@ type skipLine struct {
 
 // levels are those of a skipped check's lines.
 type levels struct {
-	skip     slog.Level
-	panicked map[string]struct{} // the databases whose panic is told already
+	skip   slog.Level
+	panics []slog.Level // of each unhealthy database; nil: none panicked
 }
 
-// levels decides the levels of a check's lines. A Beat's, which has no lines before,
-// are WARN and ERROR. Of Run's further looks for one beat they are DEBUG, unless what
-// they say has changed. So they are at its first look where a database has not synced
-// yet or there is none, since daemons start so. That there is none is said once, not
-// once a beat: a daemon that follows has none for long.
-func (l *runLines) levels(c *check) levels {
+// levels decides the levels of a check's lines. Those of Run's further looks for one beat
+// are DEBUG, unless what they say has changed. So are they at its first look where a
+// database has not synced yet or there is none, since daemons start so. That there is
+// none is said once, not once a beat: a daemon that follows has none for long.
+func (l *runLines) levels(c *check) (is levels) {
 	result := &c.result
-	if l == nil {
-		return levels{skip: slog.LevelWarn}
-	}
 	first := !l.looked
-	l.looked = l.looked || c.caller == schedule.CallerRun
+	l.looked = l.looked || c.action == schedule.Check
 	if result.Outcome != Skipped {
 		l.last = skipLine{}
-		return levels{}
+		return is
 	}
 	line := skipLine{beat: c.plan.Beat, reason: result.Reason, unhealthy: len(result.Unhealthy)}
 	if line.reason == ReasonNoDatabases {
@@ -66,32 +62,24 @@ func (l *runLines) levels(c *check) levels {
 		line.path = result.Unhealthy[0].Path
 	}
 	ordinary := !slices.ContainsFunc(result.Unhealthy, func(s DatabaseStatus) bool { return s.Reason != ReasonNotSynced })
-	is := levels{skip: slog.LevelDebug, panicked: l.panicsTold(c)}
+	is.skip = slog.LevelDebug
 	if (!first || !ordinary) && line != l.last {
 		is.skip, l.last = slog.LevelWarn, line
 	}
-	return is
-}
-
-// panicsTold returns the databases whose panic is told already for this beat, and
-// takes note of those that are told now.
-func (l *runLines) panicsTold(c *check) map[string]struct{} {
-	if l.beat != c.plan.Beat {
-		l.beat, l.panicked = c.plan.Beat, nil
+	if l.beat != c.plan.Beat || l.panicked == nil {
+		l.beat, l.panicked = c.plan.Beat, map[string]bool{}
 	}
-	told := l.panicked
-	if len(c.panics) > 0 {
-		l.panicked = make(map[string]struct{}, len(c.panics))
-		for path := range told {
-			l.panicked[path] = struct{}{}
-		}
-		for _, s := range c.unhealthy {
-			if s.Reason == ReasonPanicked {
-				l.panicked[s.Path] = struct{}{}
+	if c.panics != nil {
+		for _, s := range result.Unhealthy {
+			level := slog.LevelError
+			if l.panicked[s.Path] {
+				level = slog.LevelDebug
 			}
+			is.panics = append(is.panics, level)
+			l.panicked[s.Path] = l.panicked[s.Path] || s.Reason == ReasonPanicked
 		}
 	}
-	return told
+	return is
 }
 
 // logSkipped tells why there is no heartbeat: a line about the first unhealthy
@@ -104,11 +92,7 @@ func (m *Monitor) logSkipped(ctx context.Context, c *check) {
 	}
 	for i := range result.Unhealthy {
 		if db := &result.Unhealthy[i]; db.Reason == ReasonPanicked {
-			panicLevel := slog.LevelError
-			if _, told := c.levels.panicked[db.Path]; told {
-				panicLevel = slog.LevelDebug
-			}
-			m.log(ctx, panicLevel, "sync reporter panicked",
+			m.log(ctx, c.levels.panics[i], "sync reporter panicked",
 				slog.String("db", db.Path), slog.String("panic", fmt.Sprint(c.panics[c.at[i]])))
 		}
 		if m.enabled(ctx, level) {
@@ -165,23 +149,15 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	m.log(ctx, level, message+" failed", attrs...)
 }
 
-// logRateLimited names the targets that were not pinged though that was asked for,
-// or owed.
+// logRateLimited names the targets that a Beat has not pinged.
 func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
-	if len(c.plan.Attempts) == len(m.targets) || !m.enabled(ctx, slog.LevelDebug) {
+	if c.action != schedule.Beat || !m.enabled(ctx, slog.LevelDebug) {
 		return
 	}
-	var limited []target
-	m.mu.Lock()
 	for i, t := range m.targets {
-		pinged := slices.ContainsFunc(c.plan.Attempts, func(a schedule.Attempt) bool { return a.Target == i })
-		if !pinged && (c.caller == schedule.CallerBeat || m.schedule.Owed(i)) {
-			limited = append(limited, t)
+		if !slices.ContainsFunc(c.plan.Attempts, func(a schedule.Attempt) bool { return a.Target == i }) {
+			m.log(ctx, slog.LevelDebug, "heartbeat skipped", t.withURL(slog.String("reason", string(ReasonRateLimited)))...)
 		}
-	}
-	m.mu.Unlock()
-	for _, t := range limited {
-		m.log(ctx, slog.LevelDebug, "heartbeat skipped", t.withURL(slog.String("reason", string(ReasonRateLimited)))...)
 	}
 }
 
@@ -193,63 +169,54 @@ func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 	return attrs
 }
 
-// watchLook has a line written where the look that begins takes long. It names the
-// database that the look waits for.
-func (m *Monitor) watchLook() {
-	if m.slowTimer != nil {
-		m.slowTimer.Reset(patience)
+// A watchdog barks once if something takes longer than its patience.
+type watchdog struct {
+	patience time.Duration
+	bark     func()
+	timer    *time.Timer
+	barked   chan struct{} // closed when bark has returned
+}
+
+// start begins to watch. The timer is used again, since a new one for each look would be
+// all that a check allocates.
+func (w *watchdog) start() {
+	if w.timer != nil {
+		w.timer.Reset(w.patience)
 		return
 	}
-	written := make(chan struct{})
-	m.slowLine = written
-	m.slowTimer = time.AfterFunc(patience, func() {
-		defer close(written)
-		m.warnOfSlowLook()
+	barked := make(chan struct{})
+	w.barked, w.timer = barked, time.AfterFunc(w.patience, func() {
+		defer close(barked)
+		w.bark()
 	})
 }
 
-func (m *Monitor) unwatchLook(c *check) {
-	if !m.slowTimer.Stop() {
-		c.slowLine, m.slowTimer = m.slowLine, nil
+// stop ends the watch. If there was a bark, stop returns what to await.
+func (w *watchdog) stop() <-chan struct{} {
+	if w.timer.Stop() {
+		return nil
 	}
-	m.mu.Lock()
-	m.waitingFor = nil
-	m.mu.Unlock()
+	w.timer = nil
+	return w.barked
 }
 
+// await waits for the end of a bark, so that its line does not outlive the check.
+func await(barked <-chan struct{}) {
+	if barked != nil {
+		<-barked
+	}
+}
+
+// warnOfSlowLook names the database that a look waits for.
 func (m *Monitor) warnOfSlowLook() {
-	path := ""
-	m.mu.Lock()
-	if i := int(m.asked.asking.Load()); i < len(m.waitingFor) {
-		path = m.waitingFor[i].path
-	}
-	m.mu.Unlock()
-	if path != "" {
+	if path := m.asked.asking.Load(); path != nil {
 		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered",
-			slog.String("db", path), slog.Duration("waited", patience))
+			slog.String("db", *path), slog.Duration("waited", patience))
 	}
 }
 
-// awaitSlowLine waits for the line about a slow look, so that it does not outlive
-// the check.
-func (c *check) awaitSlowLine() {
-	if c.slowLine != nil {
-		<-c.slowLine
-	}
-}
-
-// watchPing has a line written where the ping that begins has not returned after
-// its timeout. stop waits for the line.
-func (m *Monitor) watchPing(ctx context.Context, t *target) (stop func()) {
-	written := make(chan struct{})
-	timer := time.AfterFunc(MinInterval+patience, func() {
-		defer close(written)
-		m.log(ctx, slog.LevelWarn, "pinger has not returned",
-			t.withURL(slog.String("target", t.name), slog.Duration("waited", MinInterval+patience))...)
-	})
-	return func() {
-		if !timer.Stop() {
-			<-written
-		}
-	}
+// warnOfSlowPing names a target whose pinger has not returned after its timeout.
+func (m *Monitor) warnOfSlowPing(ctx context.Context, t *target) {
+	m.log(ctx, slog.LevelWarn, "pinger has not returned",
+		t.withURL(slog.String("target", t.name), slog.Duration("waited", MinInterval+patience))...)
 }

@@ -89,7 +89,7 @@ func (w *world) inFlight(signal bool, target int) bool {
 
 // look makes a look for somebody and reserves the attempts. Where attempts of the
 // other kind have to be cut, they land with a, unless a hangs.
-func (w *world) look(caller Caller, a act) {
+func (w *world) look(action Action, a act) {
 	v := Verdict{Healthy: w.healthy, Lost: !w.healthy && w.before != nil && *w.before, Fresh: fresh}
 	found := w.healthy
 	w.before = &found
@@ -101,7 +101,7 @@ func (w *world) look(caller Caller, a act) {
 		w.owed, w.told = false, false
 	}
 	w.jumped = false
-	plan := w.s.Decide(w.clock(), v, caller)
+	plan := w.s.Decide(w.clock(), v, action)
 	if plan.Cut {
 		if len(plan.Attempts) > 0 {
 			w.fail("F5: attempts are reserved, and others are to be cut before")
@@ -114,7 +114,7 @@ func (w *world) look(caller Caller, a act) {
 		w.s.Reserve(w.clock(), &plan)
 	}
 	for _, attempt := range plan.Attempts {
-		w.reserved(attempt, caller)
+		w.reserved(attempt, action)
 	}
 	for _, attempt := range plan.Attempts {
 		if !a.hangs {
@@ -125,7 +125,7 @@ func (w *world) look(caller Caller, a act) {
 }
 
 // reserved checks an attempt that was just reserved.
-func (w *world) reserved(a Attempt, caller Caller) {
+func (w *world) reserved(a Attempt, action Action) {
 	other := 1
 	if a.Signal {
 		other = 0
@@ -145,7 +145,7 @@ func (w *world) reserved(a Attempt, caller Caller) {
 		}
 		w.signalAt = w.now
 	} else {
-		if !w.healthy || caller == CallerPeek {
+		if !w.healthy || action == Peek {
 			w.fail("H3: a beat on a verdict that allows none")
 		}
 		if w.now < w.free[a.Target] {
@@ -236,9 +236,9 @@ func (w *world) run(a act, late time.Duration) {
 	}
 	began := w.now
 	if action == Peek {
-		w.look(CallerPeek, a)
+		w.look(Peek, a)
 	} else {
-		w.look(CallerRun, a)
+		w.look(Check, a)
 	}
 	w.checkRun(began)
 }
@@ -271,7 +271,7 @@ func (w *world) checkRun(began time.Duration) {
 			w.fail("S1: target %d has had no attempt for %v", i, began-last)
 		}
 		owing := w.paid[i] < max(w.now-w.now%interval, w.outageAt)
-		if w.back == 0 && owing && !w.s.Owed(i) {
+		if w.back == 0 && owing && !w.s.beats.targets[i].owed {
 			w.fail("S8: target %d owes nothing at %v, though the latest that counts began at %v", i, w.now, w.paid[i])
 		}
 	}
@@ -280,7 +280,7 @@ func (w *world) checkRun(began time.Duration) {
 // mayPing reports whether a target owes a beat and might be pinged if all were healthy.
 func (w *world) mayPing() bool {
 	for i := range w.s.beats.targets {
-		if w.s.Owed(i) && !w.inFlight(false, i) && w.free[i] <= w.now {
+		if w.s.beats.targets[i].owed && !w.inFlight(false, i) && w.free[i] <= w.now {
 			return true
 		}
 	}
@@ -300,7 +300,7 @@ func (w *world) pass(d time.Duration) {
 		}
 	}
 	for i := range w.s.beats.targets {
-		if w.jumped && !w.s.Owed(i) {
+		if w.jumped && !w.s.beats.targets[i].owed {
 			w.fail("S7: after a jump, target %d owes nothing", i)
 		}
 	}
@@ -316,7 +316,7 @@ func steps() (all []step) {
 	add := func(name string, do func(w *world) bool) { all = append(all, step{name, do}) }
 	for _, a := range acts {
 		add("Run wakes: "+a.name, func(w *world) bool { w.run(a, 0); return true })
-		add("Beat: "+a.name, func(w *world) bool { w.look(CallerBeat, a); return true })
+		add("Beat: "+a.name, func(w *world) bool { w.look(Beat, a); return true })
 	}
 	add("Run wakes 12 s late: sent", func(w *world) bool { w.run(acts[0], 12*time.Second); return true })
 	add("10 s pass", func(w *world) bool { w.pass(10 * time.Second); return true })

@@ -39,27 +39,18 @@ const (
 	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
 	minPeek       = time.Second     // between two looks that only ask whether a database became stale
 	maxWait       = 5 * time.Minute // on the system's clock, so that a nap is noticed that soon after it
-	maxJumps      = 100             // that are remembered one by one
+	maxJumps      = 1000            // that are remembered, 32 bytes each
 )
 
-// An Action is what a caller that runs the schedule does next.
+// An Action is what a caller of Next does, and why a look is made.
 type Action int
 
-// The actions.
+// The actions. Next says one of the first three.
 const (
 	Wait  Action = iota // nothing is due
 	Check               // look at the databases, and ping what is owed
-	Peek                // look at the databases: the one that synced longest ago may be stale by now
-)
-
-// A Caller is on whose behalf a look is made.
-type Caller int
-
-// The callers.
-const (
-	CallerRun  Caller = iota // Next said Check: only what is owed is pinged
-	CallerPeek               // Next said Peek: no beat is sent
-	CallerBeat               // somebody asked: every target that may be pinged is
+	Peek                // look at the databases: the one that synced longest ago may be stale by now; send no beat
+	Beat                // somebody asked for a look, and for a beat to each target that may be pinged
 )
 
 // Settings are what a Schedule does not change.
@@ -85,9 +76,8 @@ type Verdict struct {
 // A Jump is time that passed without a chance to sync: the machine slept, the
 // process stood still, or the clock was stepped forward.
 type Jump struct {
-	Ago    time.Duration // how long ago it ended
+	End    time.Time
 	Length time.Duration
-	Counts time.Duration // for how long it will still count
 }
 
 // A Plan is what a caller does about a verdict.
@@ -100,7 +90,7 @@ type Plan struct {
 	// them, and call Reserve.
 	Cut bool
 
-	caller Caller
+	action Action
 }
 
 // An Attempt is one ping of one target, reserved and not settled yet.
@@ -178,12 +168,7 @@ type Schedule struct {
 
 	// From old to new. One sum of their lengths was rejected: on a machine that naps
 	// again and again it would excuse a sync for naps from before it, and so for ever.
-	jumps []jump
-}
-
-type jump struct {
-	end    time.Time
-	length time.Duration
+	jumps []Jump
 }
 
 // New returns a Schedule. Two attempts on one target begin at least Spacing apart,
@@ -208,13 +193,11 @@ func (s *Schedule) Start(now time.Time) {
 	s.newBeat(s.now)
 }
 
-// Stop ends the grid. Attempts in flight may still be settled.
+// Stop ends the grid. Attempts in flight may still be settled. What was owed counts for
+// nothing until the next Start, which makes a beat owed anew.
 func (s *Schedule) Stop() {
 	s.running = false
 	s.staleAt, s.wakeAt = time.Time{}, time.Time{}
-	for i := range s.beats.targets {
-		s.beats.targets[i].owed = false
-	}
 }
 
 // Next says what is due now or, with Wait, when to ask again. A verdict or an
@@ -276,18 +259,18 @@ func (s *Schedule) firstFloor() time.Time {
 
 // Decide tells what a look found, at the time when it was done, and returns what
 // to do about it. The attempts are recorded already.
-func (s *Schedule) Decide(now time.Time, v Verdict, caller Caller) Plan {
+func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	s.tick(now)
 	s.observe(v)
-	if caller == CallerRun || caller == CallerPeek && !v.Healthy {
-		s.looked, s.newGrid = true, false
-	}
-	if caller != CallerBeat && !v.Healthy {
-		s.nextLook = s.now.Add(RetryPause)
-	}
-	plan := Plan{Signal: !v.Healthy, Beat: s.beat, caller: caller}
-	if v.Healthy && caller == CallerPeek {
+	plan := Plan{Signal: !v.Healthy, Beat: s.beat, action: action}
+	if v.Healthy && action == Peek {
 		return plan
+	}
+	if action != Beat {
+		s.looked, s.newGrid = true, false
+		if !v.Healthy {
+			s.nextLook = s.now.Add(RetryPause)
+		}
 	}
 	mine, other := s.kinds(plan.Signal)
 	plan.Cut = other.pinging() && slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
@@ -326,7 +309,7 @@ func (s *Schedule) observe(v Verdict) {
 
 // may reports whether the plan may ping t now.
 func (s *Schedule) may(t *target, plan *Plan) bool {
-	wanted := t.owed || plan.caller == CallerBeat && !plan.Signal
+	wanted := t.owed || plan.action == Beat && !plan.Signal
 	// Not ready: what a rate-limited Beat costs is mostly this, and that copies times.
 	return wanted && !t.pinging && !s.now.Before(t.floor) && !s.now.Before(t.after)
 }
@@ -366,9 +349,6 @@ func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	}
 	return &s.beats, &s.signals
 }
-
-// Owed reports whether a target's beat is still to get out.
-func (s *Schedule) Owed(target int) bool { return s.beats.targets[target].owed }
 
 // Settle tells what became of an attempt. It pays no other debt than the one that
 // it was about: a ping that began before a grid point or an outage says nothing of
@@ -413,22 +393,10 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	return is
 }
 
-// Jumps returns the jumps that a last sync may still be older for, at now.
-func (s *Schedule) Jumps(now time.Time) (jumps []Jump) {
+// Jumps returns the jumps there were, from old to new, at now.
+func (s *Schedule) Jumps(now time.Time) []Jump {
 	s.tick(now)
-	since := time.Duration(0) // how much of the time since then was a jump
-	for i := len(s.jumps) - 1; i >= 0; i-- {
-		j := s.jumps[i]
-		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
-		counts := s.MaxSyncAge - (ago - since)
-		if counts < 0 {
-			s.jumps = slices.Delete(s.jumps, 0, i+1)
-			break
-		}
-		jumps = append(jumps, Jump{ago, j.length, counts})
-		since += j.length
-	}
-	return jumps
+	return slices.Clone(s.jumps)
 }
 
 // tick takes note of the time: of a jump in it, and of the grid points that have
@@ -476,11 +444,7 @@ func (s *Schedule) noteJump(now time.Time) {
 	}
 	s.wakeAt = time.Time{}
 	if length > 0 { // a clock that was set back makes no sync older
-		s.jumps = append(s.jumps, jump{now, length})
-	}
-	if len(s.jumps) > maxJumps { // the two oldest become one
-		s.jumps[1].length += s.jumps[0].length
-		s.jumps = slices.Delete(s.jumps, 0, 1)
+		s.jumps = append(s.jumps[max(0, len(s.jumps)+1-maxJumps):], Jump{now, length})
 	}
 	s.OweNow()
 }
@@ -526,7 +490,7 @@ func (s *Schedule) setBack(by time.Duration) {
 		}
 	}
 	for i := range s.jumps {
-		s.jumps[i].end = s.jumps[i].end.Add(-by)
+		s.jumps[i].End = s.jumps[i].End.Add(-by)
 	}
 	s.staleAt, s.nextPeek, s.wakeAt = time.Time{}, time.Time{}, time.Time{}
 	if s.running {
