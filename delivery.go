@@ -11,7 +11,8 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
 
-// A flight is the attempts of one check while they are under way.
+// A flight is the attempts of one check while they are under way. They share a ctx, so
+// that all can be cut at once: heartbeats and failure signals are never in flight together.
 type flight struct {
 	schedule.Plan
 	number uint64          // of the check
@@ -56,7 +57,9 @@ type delivery struct {
 	hint   string
 }
 
-// finish makes the pings of a check, tells what it came to, and returns that.
+// finish makes the pings of a check, tells what it came to, and returns that. Run calls it
+// beside its loop. So a ping, a log handler or a callback that hangs keeps only its own
+// check from ending.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	deliveries := m.ping(ctx, c.flight)
 	await(c.slowLine)
@@ -78,7 +81,7 @@ func (m *Monitor) finish(ctx context.Context, c *check) Result {
 		m.logRateLimited(ctx, c)
 	}
 	m.mu.Lock()
-	if c.number >= m.lastLook {
+	if c.number >= m.lastLook { // a slow ping can make an older check end after a newer one
 		m.last, m.lastLook = c.result.clone(), c.number
 	}
 	m.mu.Unlock()
@@ -124,7 +127,8 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 	now = m.nowOr(now)
 }
 
-// settle tells what became of an attempt.
+// settle tells what became of an attempt. Run has to ask the schedule again then: a ping
+// that never left is tried again sooner than Run sleeps for.
 func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delivery) {
 	m.mu.Lock()
 	if d.Sent && !a.Signal && f.number >= m.sentLook {

@@ -16,6 +16,8 @@ func (m *Monitor) log(ctx context.Context, level slog.Level, message string, att
 	try(func() { m.logger.LogAttrs(ctx, level, message, attrs...) })
 }
 
+// enabled asks the handler before a line is put together that few loggers want. A handler
+// that panics over the question gets no line.
 func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) {
 	try(func() { enabled = m.logger.Enabled(ctx, level) })
 	return enabled

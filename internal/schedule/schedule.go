@@ -39,7 +39,7 @@ const (
 	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
 	minPeek       = time.Second     // between two looks that only ask whether a database became stale
 	maxWait       = 5 * time.Minute // on the system's clock, so that a nap is noticed that soon after it
-	maxJumps      = 1000            // that are remembered, 32 bytes each
+	maxJumps      = 1000            // that are remembered; each takes 32 bytes
 )
 
 // An Action is what a caller of Next does, and why a look is made.
@@ -125,8 +125,11 @@ type target struct {
 	signalled bool   // a signal has got out since all were healthy
 	pinging   bool   // an attempt is not settled
 	failed    uint64 // the latest beat that an attempt has failed
-	floor     time.Time
-	after     time.Time // by the server's Retry-After
+
+	// The floor and the server's Retry-After are kept apart. A grid point waits for the
+	// floor, a minute at most. For a Retry-After of an hour it does not wait: the log
+	// would not show an outage in all that time.
+	floor, after time.Time
 
 	// Until then the service may still take in an attempt that was cut, or given up: to
 	// hang up does not call a request back.
@@ -140,7 +143,13 @@ func (t *target) ready() time.Time { return later(t.floor, t.after) }
 // A kind is the targets that are sent the same: beats, or failure signals.
 type kind struct {
 	targets []target
-	debt    uint64    // names what is owed now, so that a late success pays nothing newer
+
+	// The number of what is owed now. It goes up when something new is owed. An attempt
+	// keeps the number that it was reserved under, and pays only if that is still the
+	// current one. To compare times was rejected: an outage and an attempt can begin at
+	// one time.
+	debt uint64
+
 	latest  time.Time // when an attempt was reserved last
 	certain time.Time // from then on, an attempt is the last word: none of the other kind can arrive after it
 }
@@ -209,7 +218,8 @@ func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	if !wake.After(s.now) {
 		return Check, s.now
 	}
-	// A check that comes within the second serves as well as a peek.
+	// A check that comes within the second serves as well as a peek. So Run does not
+	// wake twice where every database syncs once an interval.
 	if !s.staleAt.IsZero() && s.staleAt.Before(wake.Add(-minPeek)) {
 		if wake = s.staleAt; !wake.After(s.now) {
 			s.nextPeek = s.now.Add(minPeek)
@@ -272,6 +282,7 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 			s.nextLook = s.now.Add(RetryPause)
 		}
 	}
+	// What is cut is lost. So nothing is, unless something can take its place now.
 	mine, other := s.kinds(plan.Signal)
 	plan.Cut = other.pinging() && slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
 	if !plan.Cut {
@@ -283,7 +294,7 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 // observe takes a verdict.
 func (s *Schedule) observe(v Verdict) {
 	if v.Healthy {
-		s.signals.debt++
+		s.signals.debt++ // a signal that is in flight is about an outage that is over
 	}
 	began, watching := false, false
 	for i := range s.signals.targets {
@@ -291,7 +302,7 @@ func (s *Schedule) observe(v Verdict) {
 		t.signalled = t.signalled && !v.Healthy
 		lost := v.Lost && !t.signalled && !t.owed
 		began = began || lost
-		t.owed = (t.owed || lost) && !v.Healthy && !v.None
+		t.owed = (t.owed || lost) && !v.Healthy && !v.None // whoever removes the last database has ended the outage
 		watching = watching || !t.signalled
 	}
 	if began && s.running {
@@ -333,7 +344,9 @@ func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 		return
 	}
 	mine.latest = s.now
-	// One that is under way for longer hangs. It counts once more when it ends.
+	// An attempt that is under way for two spacings hangs: its ctx ended after one. To
+	// count it for longer would repeat the other kind for as long as it hangs. It counts
+	// once more when it ends: see Settle.
 	doubtful := func(t target) bool {
 		return t.pinging && s.now.Before(t.floor.Add(s.Spacing)) || s.now.Before(t.doubt)
 	}
@@ -372,6 +385,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 		}
 		return Settlement{}
 	}
+	// A failure with an answer leaves no doubt: the service has taken the request in.
 	if o.NotSent {
 		t.floor = earlier(t.floor, a.Began.Add(RetryPause))
 	} else if o.Cut || o.GaveUp {
@@ -386,6 +400,8 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	if o.Cut {
 		return is
 	}
+	// By the beat's number, and not by a flag that each beat clears: a try may end after
+	// the next grid point. What was not owed, or has no Run, is no part of a beat.
 	is.FirstFailure = !s.running || !a.owed || a.beat > t.failed
 	if a.owed {
 		t.failed = max(t.failed, a.beat)
@@ -418,6 +434,8 @@ func (s *Schedule) tick(now time.Time) {
 	if !s.running {
 		return
 	}
+	// Points that have passed are dropped, whatever made Run late: the service needs one
+	// beat now, and not one for each.
 	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
 		point := s.gridPoint.Add(passed.Truncate(s.Interval))
 		if now.Sub(point) >= s.Interval { // further than a Duration reaches
@@ -434,6 +452,7 @@ func (s *Schedule) noteJump(now time.Time) {
 	if s.now.IsZero() {
 		return
 	}
+	// Round(0) strips the monotonic reading. Without one, both differences are equal.
 	step := now.Round(0).Sub(s.now.Round(0)) - now.Sub(s.now)
 	length := step
 	if !s.wakeAt.IsZero() {
