@@ -202,6 +202,24 @@ func TestS7_Nap(t *testing.T) {
 	require.Equal(t, []time.Duration{0, time.Minute, time.Hour}, pings)
 }
 
+// S7: a jump of ten seconds is seen as one, in both directions, and a shorter one is not.
+func TestS7_TenSeconds(t *testing.T) {
+	for by, want := range map[time.Duration][]time.Duration{
+		10 * time.Second: {0, time.Minute, time.Hour}, 10*time.Second - 1: {0, time.Hour},
+		-10 * time.Second: {0, time.Minute, time.Hour}, 1 - 10*time.Second: {0, time.Hour},
+	} {
+		clock := &skewedClock{}
+		pings, _ := jumping(t, 61*time.Minute, 61*time.Minute, heartbeat.Options{Interval: time.Hour, MaxSyncAge: 2 * time.Hour}, clock,
+			map[time.Duration]func(*heartbeat.Monitor){
+				30 * time.Second: func(m *heartbeat.Monitor) {
+					clock.step(by)
+					m.Beat(context.Background()) // sees it
+				},
+			})
+		require.Equal(t, want, pings, "%v", by)
+	}
+}
+
 // withMonotonic returns wall with that monotonic reading, which package time
 // offers no way to choose. The fields are those of time.Time.
 func withMonotonic(wall time.Time, reading time.Duration) time.Time {

@@ -99,9 +99,10 @@ type Attempt struct {
 	Target int       // index of the target among those of its kind
 	Began  time.Time // when it was reserved
 
-	beat uint64 // the current one when it was reserved
-	debt uint64 // what it may pay
-	owed bool   // whether that was owed
+	number uint64 // of the reservation: the larger is the later, also on a clock that was set back
+	beat   uint64 // the current one when it was reserved
+	debt   uint64 // what it may pay
+	owed   bool   // whether that was owed
 }
 
 // An Outcome is what became of an attempt.
@@ -150,7 +151,7 @@ type kind struct {
 	// one time.
 	debt uint64
 
-	latest  time.Time // when an attempt was reserved last
+	latest  uint64    // the number of the latest reservation
 	certain time.Time // from then on, an attempt is the last word: none of the other kind can arrive after it
 }
 
@@ -163,6 +164,7 @@ func (k *kind) pinging() bool {
 type Schedule struct {
 	Settings
 	beats, signals kind
+	reservations   uint64 // how many there were
 
 	now       time.Time // the latest that it was told
 	running   bool      // between Start and Stop; without it there is no grid, and no beat is owed
@@ -329,6 +331,7 @@ func (s *Schedule) may(t *target, plan *Plan) bool {
 // be pinged; a Beat's heartbeat, on each that may be pinged.
 func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
+	s.reservations++
 	mine, other := s.kinds(plan.Signal)
 	for i := range mine.targets {
 		t := &mine.targets[i]
@@ -336,14 +339,14 @@ func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 			continue
 		}
 		plan.Attempts = append(plan.Attempts, Attempt{
-			Signal: plan.Signal, Target: i, Began: s.now, beat: s.beat, debt: mine.debt, owed: t.owed,
+			Signal: plan.Signal, Target: i, Began: s.now, number: s.reservations, beat: s.beat, debt: mine.debt, owed: t.owed,
 		})
 		t.pinging, t.floor = true, s.now.Add(s.Spacing)
 	}
 	if len(plan.Attempts) == 0 {
 		return
 	}
-	mine.latest = s.now
+	mine.latest = s.reservations
 	// An attempt that is under way for two spacings hangs: its ctx ended after one. To
 	// count it for longer would repeat the other kind for as long as it hangs. It counts
 	// once more when it ends: see Settle.
@@ -372,7 +375,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	mine, other := s.kinds(a.Signal)
 	t := &mine.targets[a.Target]
 	t.pinging = false
-	if !o.NotSent && a.Began.Before(other.latest) {
+	if !o.NotSent && a.number < other.latest {
 		// It hung, and the service may take it for newer than what began later.
 		for i := range other.targets {
 			again := &other.targets[i]
@@ -391,9 +394,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	} else if o.Cut || o.GaveUp {
 		t.doubt = s.now.Add(s.Spacing)
 	}
-	if o.RetryAfter > 0 {
-		t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter))
-	}
+	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // what was asked for before has been minded
 	if s.running && t.owed {
 		is.Retry = later(t.ready(), s.now).Sub(s.now)
 	}
@@ -436,12 +437,8 @@ func (s *Schedule) tick(now time.Time) {
 	}
 	// Points that have passed are dropped, whatever made Run late: the service needs one
 	// beat now, and not one for each.
-	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
-		point := s.gridPoint.Add(passed.Truncate(s.Interval))
-		if now.Sub(point) >= s.Interval { // further than a Duration reaches
-			point = now
-		}
-		s.newBeat(point)
+	for now.Sub(s.gridPoint) >= s.Interval { // again if that is further than a Duration reaches
+		s.newBeat(s.gridPoint.Add(now.Sub(s.gridPoint).Truncate(s.Interval)))
 	}
 }
 
@@ -458,13 +455,13 @@ func (s *Schedule) noteJump(now time.Time) {
 	if !s.wakeAt.IsZero() {
 		length = max(length, now.Sub(s.wakeAt))
 	}
-	if length < RetryPause && step > -RetryPause {
+	switch {
+	case length >= RetryPause:
+		s.jumps = append(s.jumps[max(0, len(s.jumps)+1-maxJumps):], Jump{now, length})
+	case step > -RetryPause: // a wall clock that was set back by more owes a beat; it makes no sync older
 		return
 	}
 	s.wakeAt = time.Time{}
-	if length > 0 { // a clock that was set back makes no sync older
-		s.jumps = append(s.jumps[max(0, len(s.jumps)+1-maxJumps):], Jump{now, length})
-	}
 	s.OweNow()
 }
 
@@ -502,7 +499,7 @@ func (s *Schedule) owe() {
 // to wait is waited for in full, and a beat is due at once.
 func (s *Schedule) setBack(by time.Duration) {
 	for _, k := range []*kind{&s.beats, &s.signals} {
-		k.latest, k.certain = k.latest.Add(-by), k.certain.Add(-by)
+		k.certain = k.certain.Add(-by)
 		for i := range k.targets {
 			t := &k.targets[i]
 			t.floor, t.after, t.doubt = t.floor.Add(-by), t.after.Add(-by), t.doubt.Add(-by)
