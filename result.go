@@ -152,41 +152,40 @@ func (r *Result) sum(deliveries []delivery, targets int) {
 	}
 }
 
-// forStrangers returns r with errors that may be shown to strangers.
+// forStrangers returns r with errors that may be shown to strangers. r must be a clone,
+// because those of its targets are replaced. They are joined anew: in an error that is
+// joined already, the name of a target is a text like any other, which package redact
+// would leave out.
 func (r Result) forStrangers() Result {
-	if r.Err == nil {
-		return r
-	}
-	var texts []string
-	for i, t := range r.Targets {
-		if t.Err != nil {
-			r.Targets[i].Err = errors.New(textForStrangers(t.Err))
-			texts = append(texts, t.Name+": "+r.Targets[i].Err.Error())
+	var errs []error
+	for i := range r.Targets {
+		if t := &r.Targets[i]; t.Err != nil {
+			t.Err = forStrangers(t.Err)
+			errs = append(errs, fmt.Errorf("%s: %w", t.Name, t.Err))
 		}
 	}
-	if texts == nil {
-		texts = []string{textForStrangers(r.Err)}
+	if errs == nil && r.Err != nil { // that of a ctx, which is foreign too: it ended before any ping
+		errs = []error{forStrangers(r.Err)}
 	}
-	r.Err = errors.New(strings.Join(texts, "\n"))
+	r.Err = errors.Join(errs...)
 	return r
 }
 
-// textForStrangers is the text of a pinger's error as strangers may see it: that of
-// an HTTPPinger's own as it is, of any other what package redact leaves of it.
-func textForStrangers(err error) string {
-	text, ended := redact.Withheld, make(chan struct{})
-	go func() { // which err may end, and that must not be the end of the caller's
-		defer close(ended)
+// forStrangers returns a pinger's error as strangers may see it: the text of an
+// HTTPPinger's as it is, and of any other what package redact leaves of it. An error is
+// foreign code. Package redact bounds it and survives its panic. If it ends the goroutine
+// that asks it, its text is withheld. To show no text of a foreign error at all was
+// rejected: "connection refused" is what an operator looks for.
+func forStrangers(err error) error {
+	text := redact.Withheld
+	apart(func() {
 		text = redact.Text(err, func(err error) bool {
-			switch err.(type) {
-			case *StatusError, *notAcceptedError, *pingError:
-				return true
-			}
-			return false
+			_, status := err.(*StatusError)
+			_, ping := err.(*pingError)
+			return status || ping
 		})
-	}()
-	<-ended
-	return text
+	})
+	return errors.New(text)
 }
 
 // The JSON forms of Result and TargetResult. Errors are texts.
