@@ -98,7 +98,7 @@ func (c Config) Enabled() bool {
 // Validate returns nil if NewMonitor would accept the keys. It also returns nil if
 // nothing is set: heartbeats are off then.
 func (c Config) Validate() error {
-	_, _, err := c.pingers()
+	_, err := c.pingers()
 	return err
 }
 
@@ -107,65 +107,51 @@ func (c Config) Validate() error {
 // opts is not modified. NewMonitor returns the errors of Validate and of [New], and an
 // error if c is not Enabled.
 func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, error) {
-	pingers, fail, err := c.pingers()
+	pingers, err := c.pingers()
 	if err != nil {
 		return nil, err
 	}
-	if !c.Enabled() {
+	if len(pingers) == 0 {
 		return nil, errors.New("heartbeat: neither heartbeat-url nor heartbeat-urls is set; set one, or leave heartbeats off")
 	}
-	var o Options
-	if opts != nil {
-		o = *opts
-	}
+	o := *cmp.Or(opts, &Options{})
 	o.Interval = cmp.Or(c.Interval, o.Interval)
 	o.MaxSyncAge = cmp.Or(c.MaxSyncAge, o.MaxSyncAge)
-	if fail != nil {
-		o.FailPinger = fail
+	if c.FailURL != "" {
+		last := len(pingers) - 1
+		o.FailPinger, pingers = pingers[last], pingers[:last]
 	}
 	return New(MultiPinger(pingers...), reporters, &o)
 }
 
-// A keyedURL is a URL of a Config with the key that it was set by.
-type keyedURL struct {
-	key, url string
-	body     string
-}
-
-// pingers makes a pinger for each URL, and returns all that is wrong with c. It
-// refuses what New refuses, by the same functions, so that the error names the key.
-func (c Config) pingers() (pingers []Pinger, fail Pinger, err error) {
+// pingers makes a pinger for each URL, that of FailURL last, or returns all that is wrong
+// with c. It refuses what New refuses, by the same functions, so that the error names the
+// key. To leave it to New was rejected: New knows no keys, and ends at the first mistake.
+func (c Config) pingers() (pingers []Pinger, err error) {
 	errs := c.invalid()
-	urls := c.keyedURLs()
-	made := make([]*HTTPPinger, len(urls)) // nil: none could be
-	for i, s := range urls {
-		var opts HTTPOptions
-		if c.HTTP != nil {
-			opts = *c.HTTP
-		}
+	var keys []string // of the pingers
+	for _, s := range c.keyedURLs() {
+		opts := *cmp.Or(c.HTTP, &HTTPOptions{})
 		opts.Body = cmp.Or(s.body, opts.Body)
 		p, err := newHTTPPinger(s.url, &opts)
-		first := slices.IndexFunc(made, func(m *HTTPPinger) bool { return samePinger(m, p) })
-		made[i] = p
-		switch {
-		case err != nil && errors.Is(err, pingurl.CheckBody(s.body)):
-			errs = append(errs, &ConfigError{"heartbeat-fail-body", err})
-		case err != nil:
+		if err != nil {
+			if errors.Is(err, pingurl.CheckBody(s.body)) {
+				s.key = failBodyKey
+			}
 			errs = append(errs, &ConfigError{s.key, err})
-		case first >= 0:
-			// A service that is pinged twice a minute may ignore both, and a failure
-			// signal to a success URL would be a false green.
-			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", urls[first].key)})
-		case s.key == failURLKey:
-			fail = p
-		default:
-			pingers = append(pingers, p)
+			continue
 		}
+		// A service that is pinged twice a minute may ignore both, and a failure
+		// signal to a success URL would be a false green.
+		if first := slices.IndexFunc(pingers, func(other Pinger) bool { return samePinger(p, other) }); first >= 0 {
+			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", keys[first])})
+		}
+		pingers, keys = append(pingers, p), append(keys, s.key)
 	}
 	if errs != nil {
-		return nil, nil, &configErrors{errs}
+		return nil, &configErrors{errs}
 	}
-	return pingers, fail, nil
+	return pingers, nil
 }
 
 const (
@@ -178,6 +164,12 @@ const (
 	maxDuration = 365 * 24 * time.Hour
 )
 
+// A keyedURL is a URL of a Config with its key, and with the body that has a key too.
+type keyedURL struct{ key, url, body string }
+
+// keyedURLs returns the URLs that are set. An item of the list is set even if it is empty.
+// To skip an empty one was rejected: it may come from a variable that nobody set, and then
+// a service that should be pinged is not.
 func (c Config) keyedURLs() (urls []keyedURL) {
 	if c.URL != "" {
 		urls = append(urls, keyedURL{key: "heartbeat-url", url: c.URL})
@@ -200,7 +192,9 @@ func (c Config) keyedDurations() []keyedDuration {
 	return []keyedDuration{{"heartbeat-interval", c.Interval}, {"heartbeat-max-sync-age", c.MaxSyncAge}}
 }
 
-// invalid returns what is wrong with c, except with its URLs.
+// invalid returns what is wrong with c, except with its URLs. New raises a short interval
+// to the minimum. That was rejected for one below a second: most loaders read the number
+// 300 as nanoseconds, and its writer meant seconds.
 func (c Config) invalid() (errs []error) {
 	add := func(key, format string, args ...any) {
 		errs = append(errs, &ConfigError{key, fmt.Errorf(format, args...)})

@@ -279,7 +279,7 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 }
 
 func newTargets(pinger Pinger) ([]target, error) {
-	pingers := flatten([]Pinger{pinger})
+	pingers := MultiPinger(pinger).(multiPinger)
 	if len(pingers) == 0 {
 		return nil, errors.New("heartbeat: MultiPinger has no pingers; give it at least one")
 	}

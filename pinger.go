@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/oneshot"
@@ -55,13 +56,7 @@ func (f PingerFunc) Ping(ctx context.Context) error { return f(ctx) }
 // MultiPinger, at once. A [Monitor] treats each as a target with an outcome, log line,
 // spacing and retry of its own. Without one, Ping waits for all and joins their errors.
 func MultiPinger(pingers ...Pinger) Pinger {
-	return multiPinger(flatten(pingers))
-}
-
-type multiPinger []Pinger
-
-func flatten(pingers []Pinger) []Pinger {
-	var flat []Pinger
+	var flat multiPinger
 	for _, p := range pingers {
 		if multi, ok := p.(multiPinger); ok {
 			flat = append(flat, multi...)
@@ -71,6 +66,9 @@ func flatten(pingers []Pinger) []Pinger {
 	}
 	return flat
 }
+
+// A multiPinger holds no other multiPinger.
+type multiPinger []Pinger
 
 func (m multiPinger) Ping(ctx context.Context) error {
 	if len(m) == 0 {
@@ -99,20 +97,26 @@ func pingAll(n int, ping func(i int)) {
 	_ = group.Wait()
 }
 
-// callPinger pings p once. p has a goroutine of its own, since it may end it, and
-// that must not be the end of the caller's.
+// callPinger pings p once. A pinger is foreign: it may panic, or end its goroutine. Both
+// are a failed ping, and no end of the daemon.
 func callPinger(ctx context.Context, p Pinger) error {
-	result := make(chan error, 1)
-	go func() {
-		err := errors.New("heartbeat: pinger ended its goroutine") // by runtime.Goexit
-		defer func() { result <- err }()
-		var returned error
-		if value, panicked := try(func() { returned = p.Ping(ctx) }); panicked {
-			returned = fmt.Errorf("heartbeat: pinger panicked: %v", value)
+	err := errors.New("heartbeat: pinger ended its goroutine") // unless it returns or panics
+	apart(func() {
+		if value, panicked := try(func() { err = p.Ping(ctx) }); panicked {
+			err = fmt.Errorf("heartbeat: pinger panicked: %v", value)
 		}
-		err = returned
-	}()
-	return <-result
+	})
+	return err
+}
+
+// apart calls f in a goroutine of its own and waits for it. So if f ends its goroutine, as
+// runtime.Goexit and a test's FailNow do, the caller's goes on: recover does not stop a
+// Goexit. An errgroup was rejected here, because that of x/sync v0.14 and v0.15 passes a
+// Goexit on to the goroutine that waits.
+func apart(f func()) {
+	var group sync.WaitGroup
+	group.Go(f)
+	group.Wait()
 }
 
 // logName is what p calls itself, or "" if it does not or panics over it.
@@ -123,67 +127,54 @@ func logName(p Pinger) (name string) {
 	return name
 }
 
-// targetName tells p, the i-th target, from the others in errors, which travel
-// further than log lines.
+// targetName tells p, the i-th target, from the others in errors, the Result and the
+// health page. They travel further than log lines do, so no ping URL may get there. What
+// a pinger that is no HTTPPinger calls itself is shown only if no word of it could be a
+// URL, also one without a scheme. To look for "://" was rejected: hc-ping.com/UUID is a
+// credential too, and so is telegram:TOKEN. A colon at the end of a word is harmless.
 func targetName(p Pinger, i int) string {
 	if h, ok := p.(*HTTPPinger); ok && !isNilPinger(h) {
-		return h.endpoint().name
+		return h.endpoint().Name
 	}
 	name := logName(p)
 	if u, err := url.Parse(name); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
 		return u.Scheme + "://" + u.Host
 	}
-	if name == "" || couldBeURL(name) {
+	words := strings.ReplaceAll(name+" ", ": ", " ")
+	if name == "" || strings.ContainsAny(words, `/\?@%:`) {
 		return "target " + strconv.Itoa(i+1)
 	}
 	return name
 }
 
-// couldBeURL reports whether a word of name could be a URL, also one without a
-// scheme.
-func couldBeURL(name string) bool {
-	return slices.ContainsFunc(strings.Fields(name), func(word string) bool {
-		return strings.ContainsAny(strings.TrimRight(word, ":"), `/\?@%:`)
-	})
-}
-
-// isNilPinger reports whether p is nothing that could be pinged: nil, a nil
-// pointer or function, or an HTTPPinger that NewHTTPPinger did not make.
+// isNilPinger reports whether p is nothing that could be pinged: nil, a nil pointer or
+// function, or an HTTPPinger that NewHTTPPinger did not make. To refuse any zero value was
+// rejected: a struct without fields, or a list without items, may be a working pinger.
 func isNilPinger(p Pinger) bool {
 	if h, ok := p.(*HTTPPinger); ok {
 		return h == nil || h.endpoint == nil
 	}
-	switch v := reflect.ValueOf(p); v.Kind() {
-	case reflect.Invalid:
-		return true
-	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan, reflect.UnsafePointer:
-		return v.IsNil()
-	}
-	return false
+	v := reflect.ValueOf(p)
+	return !v.IsValid() || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil()
 }
 
-// samePinger reports whether a and b are the same value, or ping the same check: New
-// and Config ask it. Functions cannot be compared, and are never the same.
+// samePinger reports whether a and b, which are not nil, are the same value, or ping the
+// same check: New and Config ask it. Functions are never the same: == panics over them,
+// and over a struct that holds one.
 func samePinger(a, b Pinger) bool {
-	if isNilPinger(a) || isNilPinger(b) {
-		return false
+	x, isHTTP := a.(*HTTPPinger)
+	y, both := b.(*HTTPPinger)
+	if isHTTP && both {
+		return pingurl.Same(x.endpoint().url, y.endpoint().url)
 	}
-	if x, ok := a.(*HTTPPinger); ok {
-		if y, ok := b.(*HTTPPinger); ok {
-			return pingurl.Same(x.endpoint().url, y.endpoint().url)
-		}
-	}
-	return reflect.TypeOf(a) == reflect.TypeOf(b) && reflect.ValueOf(a).Comparable() && a == b
+	return reflect.ValueOf(a).Comparable() && a == b
 }
 
 const (
 	defaultTimeout = 10 * time.Second // which Healthchecks.io advises
 
 	maxBody  = 64 << 10 // an answer's bytes that are read
-	maxWords = 64       // its first ones, that say whether the ping counted
-
-	maxRetryAfter        = time.Hour   // as far as a server may push back the next attempt
-	maxForeignRetryAfter = time.Minute // the same of one that the target has redirected to
+	maxWords = 64       // those of them that may say why a ping did not count
 
 	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
@@ -260,15 +251,10 @@ type HTTPPinger struct {
 
 // An endpoint is what an HTTPPinger requests.
 type endpoint struct {
-	client        *oneshot.Client
-	reusesConn    bool // a caller's client may use the connection again
-	timeout       time.Duration
-	method        string
-	url           *url.URL
-	header        http.Header // of each request
-	body          string
-	hasReason     bool   // whether the query or the body does
-	name, logName string // of the URL in errors: scheme and host, or HTTPOptions.Name; and in logs
+	HTTPOptions // complete; Name is what errors call the URL
+	url         *url.URL
+	once        *oneshot.Client
+	logName     string // what logs call the URL
 }
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
@@ -301,66 +287,52 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 
 // newHTTPPinger's errors have no prefix yet, for Config to put its key there.
 func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
-	if opts == nil {
-		opts = &HTTPOptions{}
-	}
 	u, err := pingurl.Parse(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	method, err := checkOptions(opts)
-	if err != nil {
+	e := &endpoint{HTTPOptions: *cmp.Or(opts, &HTTPOptions{}), url: u}
+	if err := e.complete(); err != nil {
 		return nil, err
 	}
-	e := &endpoint{
-		reusesConn: opts.Client != nil, timeout: cmp.Or(opts.Timeout, defaultTimeout),
-		method: method, url: u, body: opts.Body,
-		hasReason: strings.Contains(u.RawQuery+opts.Body, pingurl.Reason),
-		name:      u.Scheme + "://" + u.Host, logName: u.Redacted(),
+	e.logName = cmp.Or(e.Name, u.Redacted())
+	e.Name = cmp.Or(e.Name, u.Scheme+"://"+u.Host)
+	if e.RedactURL {
+		e.logName = e.Name
 	}
-	if opts.RedactURL {
-		e.logName = e.name
+	// Asking for an encoding keeps net/http from undoing one without a bound. If a redirect
+	// leads to another host, these fields are all that it gets.
+	header := http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
+	if e.Body != "" {
+		header.Set("Content-Type", "text/plain; charset=utf-8")
 	}
-	if opts.Name != "" {
-		e.logName, e.name = opts.Name, opts.Name
+	e.once = oneshot.New(u, e.Name, e.Client, header.Clone())
+	for name, values := range e.Header {
+		header[http.CanonicalHeaderKey(name)] = slices.Clone(values)
 	}
-	// Asking for an encoding keeps net/http from undoing one without a bound.
-	e.header = http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
-	if e.body != "" {
-		e.header.Set("Content-Type", "text/plain; charset=utf-8")
-	}
-	e.client = oneshot.New(u, e.name, opts.Client, e.header.Clone())
-	for name, values := range opts.Header {
-		e.header[http.CanonicalHeaderKey(name)] = slices.Clone(values)
-	}
+	e.Header = header
 	return &HTTPPinger{func() *endpoint { return e }}, nil
 }
 
-// checkOptions returns the options' method in capital letters, or what is wrong with
-// them.
-func checkOptions(opts *HTTPOptions) (method string, err error) {
-	if opts.Timeout < 0 {
-		return "", fmt.Errorf("ping timeout is negative (%v); use a positive one, or zero for %v", opts.Timeout, defaultTimeout)
-	}
-	if err := pingurl.CheckHeader(opts.Header); err != nil {
-		return "", err
-	}
-	if err := pingurl.CheckBody(opts.Body); err != nil {
-		return "", err
-	}
-	method = strings.ToUpper(opts.Method)
+// complete puts defaults in the place of what is not set, and returns what is wrong. What
+// net/http would refuse at each ping is refused here, while somebody looks.
+func (o *HTTPOptions) complete() error {
+	_, notHTTP := http.NewRequest(o.Method, "http://host", nil)
+	method := strings.ToUpper(o.Method)
 	switch {
-	case method == "" && opts.Body != "":
-		method = http.MethodPost
-	case method == "":
-		method = http.MethodGet
-	case opts.Body != "" && (method == http.MethodGet || method == http.MethodHead):
-		return "", fmt.Errorf("ping has a body, which servers ignore with %s; leave the method empty for POST", method)
+	case o.Timeout < 0:
+		return fmt.Errorf("ping timeout is negative (%v); use a positive one, or zero for %v", o.Timeout, defaultTimeout)
+	case notHTTP != nil:
+		return fmt.Errorf("ping method %q is not an HTTP method; use GET or POST", o.Method)
+	case o.Body != "" && (method == http.MethodGet || method == http.MethodHead):
+		return fmt.Errorf("ping has a body, which servers ignore with %s; leave the method empty for POST", method)
+	case o.Body != "":
+		o.Method = cmp.Or(method, http.MethodPost)
+	default:
+		o.Method = cmp.Or(method, http.MethodGet)
 	}
-	if _, err := http.NewRequest(method, "http://host", nil); err != nil {
-		return "", fmt.Errorf("ping method %q is not an HTTP method; use GET or POST", opts.Method)
-	}
-	return method, nil
+	o.Timeout = cmp.Or(o.Timeout, defaultTimeout)
+	return cmp.Or(pingurl.CheckHeader(o.Header), pingurl.CheckBody(o.Body))
 }
 
 // String returns HTTPOptions.Name. If that is empty, it returns the URL as logs may show
@@ -381,16 +353,16 @@ func (p HTTPPinger) Format(f fmt.State, verb rune) {
 // timeout has passed. [NewHTTPPinger] says which errors it returns.
 func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 	e := p.endpoint()
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	defer func() { // a caller's transport may panic, and name the URL in it
 		if v := recover(); v != nil {
-			err = &pingError{cause: fmt.Errorf("HTTP client panicked with a %T (not shown)", v)}
+			err = &pingError{error: fmt.Errorf("heartbeat: ping: HTTP client panicked with a %T (not shown)", v)}
 		}
 	}()
-	resp, notSent, err := e.client.Do(e.newRequest(ctx))
+	resp, notSent, err := e.once.Do(e.newRequest(ctx))
 	if err != nil {
-		return &pingError{err, notSent}
+		return &pingError{fmt.Errorf("heartbeat: ping: %w", err), notSent}
 	}
 	defer resp.Body.Close()
 	return e.readAnswer(resp)
@@ -398,76 +370,67 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 
 // newRequest returns the request of one ping, with the reason for it in its place.
 func (e *endpoint) newRequest(ctx context.Context) *http.Request {
-	u, body := *e.url, e.body
-	if e.hasReason {
-		reason := ""
-		if result, ok := ResultFromContext(ctx); ok {
-			reason = result.String()
-		}
-		u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
-		body = strings.ReplaceAll(body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
+	reason := ""
+	if result, ok := ResultFromContext(ctx); ok {
+		reason = result.String()
 	}
-	req := (&http.Request{
-		Method: e.method, URL: &u, Host: u.Host, Header: e.header.Clone(),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(ctx)
-	if host := req.Header.Get("Host"); host != "" {
-		req.Host = host // net/http takes it from here, not from the header
-	}
-	switch {
-	case body != "":
-		req.ContentLength = int64(len(body))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
-		req.Body, _ = req.GetBody()
-	case e.body != "": // it is the reason, and there is none
-		req.GetBody = func() (io.ReadCloser, error) { return http.NoBody, nil }
-		req.Body = http.NoBody
-	}
+	u := *e.url
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
+	body := strings.ReplaceAll(e.Body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
+	// The method is valid, so there is no error. net/http makes the body one that can be sent
+	// again to where a 307 leads. The URL is set afterwards: to parse its text once more was
+	// rejected, since it is to go out as it was written.
+	req, _ := http.NewRequestWithContext(ctx, e.Method, "", strings.NewReader(body))
+	req.URL, req.Header = &u, e.Header.Clone()        // a caller's client adds cookies to it
+	req.Host = cmp.Or(req.Header.Get("Host"), u.Host) // net/http takes it from here, not from the header
 	return req
 }
 
-// readAnswer says what an answer means.
+// readAnswer says what an answer means. It never waits for more bytes than it needs to
+// tell that: a server may hold the connection open behind them.
 func (e *endpoint) readAnswer(resp *http.Response) error {
 	limited := &io.LimitedReader{R: resp.Body, N: maxBody}
 	// A body that is read to its end leaves a caller's connection reusable. That of
 	// a 101 is the connection, with no deadline.
-	if e.reusesConn && resp.StatusCode != http.StatusSwitchingProtocols {
+	if e.Client != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		defer func() { _, _ = io.Copy(io.Discard, limited) }()
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		bound := maxRetryAfter
+		longest := time.Hour // as far as a server may push back the next attempt
 		if oneshot.Authority(resp.Request.URL) != oneshot.Authority(e.url) {
-			bound = maxForeignRetryAfter
+			longest = time.Minute // the wish of a host that the target has redirected to is not the target's
 		}
-		return &StatusError{Code: resp.StatusCode, RetryAfter: min(parseRetryAfter(resp), bound)}
+		return &StatusError{Code: resp.StatusCode, RetryAfter: min(max(0, retryAfter(resp)), longest)}
 	}
 	// The status line proves the arrival. Only what came of the body can deny it,
 	// and not that the rest did not come.
-	body := bufio.NewReaderSize(decoded(resp, limited), maxWords)
-	const denial = "OK ("
-	for n := range denial {
-		if got, err := body.Peek(n + 1); err != nil || string(got) != denial[:n+1] {
+	body := bufio.NewReaderSize(limited, maxWords)
+	// A server may pack an answer though nobody asked for that. The first byte tells: no
+	// denial begins so. Content-Encoding was rejected as the sign, since a server may send
+	// it with a plain body. What is packed is bounded too, so no answer unpacks for long.
+	if first, _ := body.Peek(1); string(first) == "\x1f" {
+		unpacked, err := gzip.NewReader(body)
+		if err != nil {
+			return nil
+		}
+		body = bufio.NewReaderSize(unpacked, maxWords)
+	}
+	for _, want := range []byte("OK (") {
+		if got, err := body.ReadByte(); err != nil || got != want {
 			return nil
 		}
 	}
-	for n := len(denial); n < maxWords; n++ {
-		words, err := body.Peek(n + 1)
-		if err != nil {
-			break
-		}
-		if words[n] == ')' {
-			return &notAcceptedError{knownWords(string(words[len(denial):n]))}
-		}
-	}
-	return &notAcceptedError{"…"}
+	words, _ := bufio.NewReader(io.LimitReader(body, maxWords)).ReadString(')') // as far as they came
+	return &pingError{error: fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+knownWords(words)+")")}
 }
 
-// knownWords returns what may be shown of the words of a denial: those that
-// Healthchecks.io has, also where more stands around them.
+// knownWords returns what may be shown of the words of a denial, which end with a bracket:
+// those that Healthchecks.io has, also where more stands around them. To strike the URL out
+// of the rest was rejected: a server may repeat it shortened or in another encoding.
 func knownWords(said string) string {
 	for _, known := range []string{"not found", "rate-limited"} {
 		switch {
-		case said == known:
+		case said == known+")":
 			return known
 		case strings.Contains(said, known):
 			return "… " + known + " …"
@@ -476,35 +439,19 @@ func knownWords(said string) string {
 	return "…"
 }
 
-// decoded is the body, unpacked if it is packed though nobody asked for that. What is
-// packed is bounded too, so no answer unpacks for long.
-func decoded(resp *http.Response, body io.Reader) io.Reader {
-	switch strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))) {
-	case "gzip", "x-gzip":
-		packed := bufio.NewReader(body)
-		if magic, _ := packed.Peek(2); string(magic) != "\x1f\x8b" {
-			return packed // it only says so
-		}
-		unpacked, err := gzip.NewReader(packed)
-		if err != nil {
-			return strings.NewReader("")
-		}
-		return unpacked
-	}
-	return body
-}
-
-// parseRetryAfter reads the header of a 429 or 503: seconds, or a date, which
-// is taken against the server's own clock where it tells it.
-func parseRetryAfter(resp *http.Response) time.Duration {
+// retryAfter reads the header of a 429 or 503: seconds, or a date, which is taken against
+// the server's own clock where it tells it. Its caller sets the bounds.
+func retryAfter(resp *http.Response) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
 	}
 	value := strings.TrimSpace(resp.Header.Get("Retry-After"))
-	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
-	} else if strings.Trim(value, "0123456789") == "" && value != "" { // more than fit
-		return maxRetryAfter
+	if strings.Trim(value, "0123456789") == "" {
+		// If the number is too large, ParseUint returns the largest, which is 136 years here.
+		// strconv.ErrRange was rejected as the sign: ParseUint also returns it if there is a
+		// letter behind the digits.
+		seconds, _ := strconv.ParseUint(value, 10, 32)
+		return time.Duration(seconds) * time.Second
 	}
 	until, err := http.ParseTime(value)
 	if err != nil {
@@ -514,7 +461,7 @@ func parseRetryAfter(resp *http.Response) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return max(0, min(until.Sub(now), maxRetryAfter))
+	return until.Sub(now)
 }
 
 // Errors of a ping; test for them with [errors.Is].
@@ -532,22 +479,14 @@ var (
 	ErrNotSent = errors.New("heartbeat: not sent")
 )
 
-// A notAcceptedError is an ErrNotAccepted with the server's words, if known.
-type notAcceptedError struct{ words string }
-
-func (e *notAcceptedError) Error() string {
-	return fmt.Sprintf("%v: server answered %q", ErrNotAccepted, "OK ("+e.words+")")
-}
-func (e *notAcceptedError) Is(target error) bool { return target == ErrNotAccepted }
-
-// A pingError is an error of a request. All that it wraps may be shown.
+// A pingError is what an HTTPPinger returns, if not a StatusError. Strangers may see all of
+// it, and all that it wraps. ErrNotSent is no part of its text, because the cause says more.
 type pingError struct {
-	cause   error
+	error
 	notSent bool
 }
 
-func (e *pingError) Error() string        { return "heartbeat: ping: " + e.cause.Error() }
-func (e *pingError) Unwrap() error        { return e.cause }
+func (e *pingError) Unwrap() error        { return e.error }
 func (e *pingError) Is(target error) bool { return e.notSent && target == ErrNotSent }
 
 // A StatusError is the error of a ping whose answer had no 2xx status. Find it with
@@ -566,34 +505,32 @@ func (e *StatusError) Error() string {
 	if e == nil {
 		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded
 	}
-	text := fmt.Sprintf("heartbeat: server answered %d", e.Code)
-	if status := http.StatusText(e.Code); status != "" {
-		text += " " + status
-	}
+	text := strings.TrimRight(fmt.Sprintf("heartbeat: server answered %d %s", e.Code, http.StatusText(e.Code)), " ")
 	if e.RetryAfter > 0 {
 		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
 	}
 	return text
 }
 
-// notSelfMending is the hint for an error that the next try will hardly mend.
-const notSelfMending = "trying again will probably not help: check the ping URL, and whether its check still exists at the service"
+// lasting are the statuses that the next try will hardly change: the check is gone, the
+// credential is wrong, or the service wants another method.
+var lasting = []int{
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+	http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone,
+}
 
 // classify says what err, which may be nil, means to the schedule, with a hint for
 // the operator if there is one. An error is a pinger's code: it may panic, wrap
-// itself, or call back.
+// itself, or call back. So errors.Is and errors.As, which bound nothing, were rejected.
 func classify(err error) (outcome schedule.Outcome, hint string) {
 	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded)}
+	hopeless := redact.Is(err, ErrNotAccepted) && strings.Contains(fmt.Sprint(err), "not found")
 	if status, ok := redact.As[*StatusError](err); ok && status != nil {
-		switch status.Code {
-		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-			outcome.RetryAfter = status.RetryAfter
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
-			http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone:
-			hint = notSelfMending
-		}
-	} else if redact.Is(err, ErrNotAccepted) && strings.Contains(textOf(err), "not found") {
-		hint = notSelfMending
+		outcome.RetryAfter = status.RetryAfter
+		hopeless = slices.Contains(lasting, status.Code)
+	}
+	if hopeless {
+		hint = "trying again will probably not help: check the ping URL, and whether its check still exists at the service"
 	}
 	return outcome, hint
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -27,14 +26,16 @@ const (
 	Failed                     // at least one ping failed; Result.Err says why
 )
 
-var outcomes = [...]string{Sent: "sent", Skipped: "skipped", Failed: "failed"}
+// outcomes are the texts. The zero Outcome has one too, so that a zero Result can be read
+// back from JSON.
+var outcomes = []string{"Outcome(0)", Sent: "sent", Skipped: "skipped", Failed: "failed"}
 
 // String returns "sent", "skipped" or "failed".
 func (o Outcome) String() string {
-	if o >= Sent && o <= Failed {
-		return outcomes[o]
+	if o < 0 || o > Failed {
+		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
-	return "Outcome(" + strconv.Itoa(int(o)) + ")"
+	return outcomes[o]
 }
 
 // MarshalText returns the same text as String, for JSON.
@@ -43,24 +44,24 @@ func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil 
 // UnmarshalText sets o to the Outcome that String gives that text for. It returns
 // an error for any other text.
 func (o *Outcome) UnmarshalText(text []byte) error {
-	for known := range Failed + 1 {
-		if known.String() == string(text) {
-			*o = known
-			return nil
-		}
+	known := slices.Index(outcomes, string(text))
+	if known < 0 {
+		return fmt.Errorf("heartbeat: %.20q is not an outcome; it must be sent, skipped or failed", text)
 	}
-	return fmt.Errorf("heartbeat: %.20q is not an outcome; it must be sent, skipped or failed", text)
+	*o = Outcome(known)
+	return nil
 }
 
-// A Result describes one check.
+// A Result describes one check. In JSON, Err is the text "error", and Targets is
+// "targets", with a text for each error.
 type Result struct {
-	Time      time.Time        // when the check began, on the monitor's clock
-	Outcome   Outcome          // how it ended
-	Reason    Reason           // why it was skipped (the first unhealthy database's reason); empty otherwise
-	Databases int              // how many were checked
-	Unhealthy []DatabaseStatus // nil when all are healthy
-	Err       error            // why it failed, the errors of several targets joined; nil otherwise
-	Targets   []TargetResult   // one for each target that was pinged; nil when none was
+	Time      time.Time        `json:"time"`                // when the check began, on the monitor's clock
+	Outcome   Outcome          `json:"outcome"`             // how it ended
+	Reason    Reason           `json:"reason,omitempty"`    // why it was skipped (the first unhealthy database's reason); empty otherwise
+	Databases int              `json:"databases"`           // how many were checked
+	Unhealthy []DatabaseStatus `json:"unhealthy,omitempty"` // nil when all are healthy
+	Err       error            `json:"-"`                   // why it failed, the errors of several targets joined; nil otherwise
+	Targets   []TargetResult   `json:"-"`                   // one for each target that was pinged; nil when none was
 }
 
 // A TargetResult describes one ping of one target.
@@ -88,38 +89,35 @@ func ResultFromContext(ctx context.Context) (Result, bool) {
 //
 // A control character in a path or an error is shown as a space.
 func (r Result) String() string {
+	databases := fmt.Sprintf("%d databases", r.Databases)
+	if r.Databases == 1 {
+		databases = "1 database"
+	}
+	text := databases + " in sync"
+	switch {
+	case len(r.Unhealthy) > 0:
+		first, lastSync := r.Unhealthy[0], ""
+		if at := first.LastSyncAt; !at.IsZero() {
+			lastSync = ", last sync " + at.UTC().Format(time.RFC3339)
+		}
+		text = fmt.Sprintf("%s: %s%s (%d of %s)", r.Reason, first.Path, lastSync, len(r.Unhealthy), databases)
+	case r.Reason != "":
+		text = string(r.Reason)
+	case r.Err != nil:
+		text = fmt.Sprintf("heartbeat failed: %v", r.Err)
+	}
+	// The text goes into forms of others, such as the body of a ping or the status of a
+	// systemd unit. A line end in a path would begin a field there.
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
 			return ' '
 		}
 		return c
-	}, r.text())
+	}, text)
 }
 
-func (r Result) text() string {
-	switch {
-	case len(r.Unhealthy) > 0:
-		text := fmt.Sprintf("%s: %s", r.Reason, r.Unhealthy[0].Path)
-		if at := r.Unhealthy[0].LastSyncAt; !at.IsZero() {
-			text += ", last sync " + at.UTC().Format(time.RFC3339)
-		}
-		return fmt.Sprintf("%s (%d of %s)", text, len(r.Unhealthy), r.databases())
-	case r.Reason != "":
-		return string(r.Reason)
-	case r.Err != nil:
-		return fmt.Sprintf("heartbeat failed: %v", r.Err)
-	}
-	return r.databases() + " in sync"
-}
-
-func (r Result) databases() string {
-	if r.Databases == 1 {
-		return "1 database"
-	}
-	return strconv.Itoa(r.Databases) + " databases"
-}
-
-// clone returns r with slices of its own: a caller may change those of its Result.
+// clone returns r with slices of its own: a caller may change those of its Result. The same
+// Result goes to the pinger of a signal, to OnResult and into Status.
 func (r Result) clone() Result {
 	r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
 	return r
@@ -133,7 +131,9 @@ func (r *Result) skipFor(unhealthy []DatabaseStatus) {
 	}
 }
 
-// sum makes r the Result of a check that pinged some of so many targets.
+// sum makes r the Result of a check that pinged some of so many targets. Names are needed
+// only to tell several targets apart. The error of the only one is returned as it is: so a
+// caller may compare it, and a foreign one is not asked for its text here.
 func (r *Result) sum(deliveries []delivery, targets int) {
 	r.Outcome = Sent
 	var errs []error
@@ -152,68 +152,77 @@ func (r *Result) sum(deliveries []delivery, targets int) {
 	}
 }
 
-// forStrangers returns r with errors that may be shown to strangers.
+// forStrangers returns r with errors that may be shown to strangers. r must be a clone,
+// because those of its targets are replaced. They are joined anew: in an error that is
+// joined already, the name of a target is a text like any other, which package redact
+// would leave out.
 func (r Result) forStrangers() Result {
-	if r.Err == nil {
-		return r
-	}
-	var texts []string
-	for i, t := range r.Targets {
-		if t.Err != nil {
-			r.Targets[i].Err = errors.New(textForStrangers(t.Err))
-			texts = append(texts, t.Name+": "+r.Targets[i].Err.Error())
+	var errs []error
+	for i := range r.Targets {
+		if t := &r.Targets[i]; t.Err != nil {
+			t.Err = forStrangers(t.Err)
+			errs = append(errs, fmt.Errorf("%s: %w", t.Name, t.Err))
 		}
 	}
-	if texts == nil {
-		texts = []string{textForStrangers(r.Err)}
+	if errs == nil && r.Err != nil { // that of a ctx, which is foreign too: it ended before any ping
+		errs = []error{forStrangers(r.Err)}
 	}
-	r.Err = errors.New(strings.Join(texts, "\n"))
+	r.Err = errors.Join(errs...)
 	return r
 }
 
-// textForStrangers is the text of a pinger's error as strangers may see it: that of
-// an HTTPPinger's own as it is, of any other what package redact leaves of it.
-func textForStrangers(err error) string {
-	text, ended := redact.Withheld, make(chan struct{})
-	go func() { // which err may end, and that must not be the end of the caller's
-		defer close(ended)
+// forStrangers returns a pinger's error as strangers may see it: the text of an
+// HTTPPinger's as it is, and of any other what package redact leaves of it. An error is
+// foreign code. Package redact bounds it and survives its panic. If it ends the goroutine
+// that asks it, its text is withheld. To show no text of a foreign error at all was
+// rejected: "connection refused" is what an operator looks for.
+func forStrangers(err error) error {
+	text := redact.Withheld
+	apart(func() {
 		text = redact.Text(err, func(err error) bool {
-			switch err.(type) {
-			case *StatusError, *notAcceptedError, *pingError:
-				return true
-			}
-			return false
+			_, status := err.(*StatusError)
+			_, ping := err.(*pingError)
+			return status || ping
 		})
-	}()
-	<-ended
-	return text
+	})
+	return errors.New(text)
 }
 
-// The JSON forms of Result and TargetResult. Errors are texts.
+// The JSON forms of Result and TargetResult. An error is a text there, and a text is all
+// that can be read back: encoding/json makes no value for an interface. The fields that
+// differ stand beside the others, and hide them.
 type (
-	resultJSON struct {
-		Time      time.Time        `json:"time"`
-		Outcome   Outcome          `json:"outcome"`
-		Reason    Reason           `json:"reason,omitempty"`
-		Databases int              `json:"databases"`
-		Unhealthy []DatabaseStatus `json:"unhealthy,omitempty"`
-		Err       string           `json:"error,omitempty"`
-		Targets   []targetJSON     `json:"targets,omitempty"`
+	resultFields Result // without its methods, or MarshalJSON would call itself
+	resultJSON   struct {
+		resultFields
+		Err     errorJSON    `json:"error,omitzero"`
+		Targets []targetJSON `json:"targets,omitempty"`
 	}
 	targetJSON struct {
-		Name string `json:"name"`
-		Err  string `json:"error,omitempty"`
+		Name string    `json:"name"`
+		Err  errorJSON `json:"error,omitzero"`
 	}
+	errorJSON struct{ error }
 )
+
+// MarshalText returns the error's text. Package fmt survives a method that panics, such
+// as that of a nil pointer.
+func (e errorJSON) MarshalText() ([]byte, error) { return fmt.Append(nil, e.error), nil }
+
+// UnmarshalText makes an error with the text.
+func (e *errorJSON) UnmarshalText(text []byte) error {
+	e.error = errors.New(string(text))
+	return nil
+}
 
 // MarshalJSON returns an object with lower-case keys. It leaves out what is empty, and
 // gives errors as texts.
 func (r Result) MarshalJSON() ([]byte, error) {
-	var targets []targetJSON
+	form := resultJSON{resultFields: resultFields(r), Err: errorJSON{r.Err}}
 	for _, t := range r.Targets {
-		targets = append(targets, targetJSON{t.Name, textOf(t.Err)})
+		form.Targets = append(form.Targets, targetJSON{t.Name, errorJSON{t.Err}})
 	}
-	return json.Marshal(resultJSON{r.Time, r.Outcome, r.Reason, r.Databases, r.Unhealthy, textOf(r.Err), targets})
+	return json.Marshal(form)
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. Of an error, only the text comes back.
@@ -222,27 +231,12 @@ func (r *Result) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &form); err != nil {
 		return fmt.Errorf("heartbeat: not the JSON form of a Result: %w", err)
 	}
-	*r = Result{form.Time, form.Outcome, form.Reason, form.Databases, form.Unhealthy, errorOf(form.Err), nil}
+	*r = Result(form.resultFields)
+	r.Err = form.Err.error
 	for _, t := range form.Targets {
-		r.Targets = append(r.Targets, TargetResult{t.Name, errorOf(t.Err)})
+		r.Targets = append(r.Targets, TargetResult{t.Name, t.Err.error})
 	}
 	return nil
-}
-
-// textOf is err's text, or "" if err is nil. Package fmt survives a method that
-// panics, such as that of a nil pointer.
-func textOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return fmt.Sprint(err)
-}
-
-func errorOf(text string) error {
-	if text == "" {
-		return nil
-	}
-	return errors.New(text)
 }
 
 // LogValue makes a Result a group in a log/slog line.

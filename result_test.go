@@ -67,6 +67,7 @@ func TestJSON(t *testing.T) {
 
 func TestOutcome_String(t *testing.T) {
 	require.Equal(t, "sent skipped failed Outcome(0)", fmt.Sprint(heartbeat.Sent, heartbeat.Skipped, heartbeat.Failed, heartbeat.Outcome(0)))
+	require.Equal(t, "Outcome(-1) Outcome(4)", fmt.Sprint(heartbeat.Outcome(-1), heartbeat.Outcome(4)))
 }
 
 func TestMonitor_Format(t *testing.T) {
@@ -147,6 +148,17 @@ func TestP5_ServeHTTP(t *testing.T) {
 		require.Contains(t, w.Body.String(), `"error"`)
 		require.NotContains(t, w.Body.String(), "6f7d4c1e")
 	}
+}
+
+// P5: an error that is no target's is shown by the same rule.
+func TestP5_ServeHTTPAfterEndedContext(t *testing.T) {
+	f := newFixture(t, heartbeat.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, f.Beat(ctx).Err, context.Canceled)
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	require.Contains(t, w.Body.String(), `context canceled"`)
 }
 
 // What each target came to is in the Result, whatever became of the others.
