@@ -66,18 +66,15 @@ func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	if c.forgotten {
 		return c.result
 	}
-	switch result := &c.result; {
-	case result.Outcome == Skipped:
+	switch c.result.Outcome {
+	case Skipped:
 		m.logSkipped(ctx, c)
 		for i := range deliveries {
 			m.logDelivery(ctx, true, &deliveries[i])
 		}
-	case result.Outcome == Failed:
-	case c.flight == nil:
-		result.Outcome, result.Reason = Skipped, ReasonRateLimited
-		m.logRateLimited(ctx, c)
+	case Failed: // ctx was done before the pings could begin
 	default:
-		result.sum(deliveries, len(m.targets))
+		c.result.sum(deliveries, len(m.targets))
 		m.logRateLimited(ctx, c)
 	}
 	m.mu.Lock()

@@ -370,13 +370,15 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 
 // newRequest returns the request of one ping, with the reason for it in its place.
 func (e *endpoint) newRequest(ctx context.Context) *http.Request {
-	reason := ""
-	if result, ok := ResultFromContext(ctx); ok {
-		reason = result.String()
+	u, body := *e.url, e.Body
+	if strings.Contains(u.RawQuery, pingurl.Reason) || strings.Contains(body, pingurl.Reason) {
+		reason := ""
+		if result, ok := ResultFromContext(ctx); ok {
+			reason = result.String()
+		}
+		u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
+		body = strings.ReplaceAll(body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
 	}
-	u := *e.url
-	u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
-	body := strings.ReplaceAll(e.Body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
 	// The method is valid, so there is no error. net/http makes the body one that can be sent
 	// again to where a 307 leads. The URL is set afterwards: to parse its text once more was
 	// rejected, since it is to go out as it was written.

@@ -131,11 +131,14 @@ func (r *Result) skipFor(unhealthy []DatabaseStatus) {
 	}
 }
 
-// sum makes r the Result of a check that pinged some of so many targets. Names are needed
+// sum makes r the Result of a check that pinged some of so many targets, or none. Names are needed
 // only to tell several targets apart. The error of the only one is returned as it is: so a
 // caller may compare it, and a foreign one is not asked for its text here.
 func (r *Result) sum(deliveries []delivery, targets int) {
 	r.Outcome = Sent
+	if len(deliveries) == 0 {
+		r.Outcome, r.Reason = Skipped, ReasonRateLimited
+	}
 	var errs []error
 	for _, d := range deliveries {
 		r.Targets = append(r.Targets, TargetResult{d.target.name, d.err})
