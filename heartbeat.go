@@ -61,6 +61,7 @@
 package heartbeat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -216,10 +217,7 @@ type target struct {
 // if MaxSyncAge is negative, and if FailPinger is the pinger itself or requests its
 // URL: that would answer an outage with a heartbeat.
 func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, error) {
-	var o Options
-	if opts != nil {
-		o = *opts
-	}
+	o := *cmp.Or(opts, &Options{})
 	if o.MaxSyncAge < 0 {
 		return nil, fmt.Errorf("heartbeat: MaxSyncAge is negative (%v); use a positive one, or zero for the interval", o.MaxSyncAge)
 	}
@@ -249,27 +247,17 @@ func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, erro
 
 func newMonitor(o Options, targets, signals []target) *Monitor {
 	m := &Monitor{
-		clock: o.Clock, logger: o.Logger, interval: o.Interval, maxSyncAge: o.MaxSyncAge, onResult: o.OnResult, source: o.Source,
+		clock: cmp.Or[Clock](o.Clock, systemClock{}), systemClock: o.Clock == nil, logger: cmp.Or(o.Logger, slog.Default()),
+		interval: cmp.Or(o.Interval, DefaultInterval), onResult: o.OnResult, source: o.Source,
 		targets: targets, signals: signals, set: databaseSet{index: map[string]int{}},
 		woken: make(chan struct{}, 1), looking: make(chan struct{}, 1),
 	}
-	if m.clock == nil {
-		m.clock, m.systemClock = systemClock{}, true
-	}
-	if m.logger == nil {
-		m.logger = slog.Default()
-	}
-	switch {
-	case m.interval == 0:
-		m.interval = DefaultInterval
-	case m.interval < MinInterval:
+	if m.interval < MinInterval {
 		m.log(context.Background(), slog.LevelWarn, "heartbeat interval raised to the minimum",
 			slog.Duration("interval", m.interval), slog.Duration("minimum", MinInterval))
 		m.interval = MinInterval
 	}
-	if m.maxSyncAge == 0 {
-		m.maxSyncAge = m.interval
-	}
+	m.maxSyncAge = cmp.Or(o.MaxSyncAge, m.interval)
 	m.slowLook = watchdog{patience: patience, bark: m.warnOfSlowLook}
 	m.schedule = schedule.New(schedule.Settings{
 		Interval: m.interval, Spacing: MinInterval, MaxSyncAge: m.maxSyncAge,
