@@ -128,13 +128,13 @@ func newAttempt(req *http.Request) *attempt {
 		},
 		TLSHandshakeStart: func() {
 			enter(handshake)
-			a.conn.Load().startHandshake()
+			a.conn.Load().setShaking(true)
 		},
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
 				enter(proxy) // which has a handshake of its own if its URL is https
 			}
-			a.conn.Load().endHandshake()
+			a.conn.Load().setShaking(false)
 		},
 	})
 	return a
@@ -178,14 +178,13 @@ func (a *attempt) timedOut(notSent bool) string {
 // that net/http says, is no word for an operator. "proxyconnect" is what net/http calls
 // a handshake with a proxy.
 func (a *attempt) hungUp(err error, notSent bool) string {
-	who, when := "the server", "without an answer"
-	if stage := a.stage.Load(); notSent && stage == handshake {
-		when = "in the TLS handshake"
-	} else if notSent && stage == proxy {
+	stage, who, when := a.stage.Load(), "the server", "without an answer"
+	op, ok := redact.As[*net.OpError](err)
+	if ok && op.Op == "proxyconnect" || notSent && stage == proxy {
 		who = "the proxy"
 	}
-	if op, ok := redact.As[*net.OpError](err); ok && op.Op == "proxyconnect" {
-		who = "the proxy"
+	if notSent && stage == handshake {
+		when = "in the TLS handshake"
 	}
 	return who + " closed the connection " + when
 }

@@ -75,8 +75,8 @@ func TestConnReadsAfterWriting(t *testing.T) {
 		"write": {nothing, write, nil},
 		"write after a handshake": {func(c *conn, end context.CancelFunc) {
 			write(c, end)
-			c.startHandshake()
-			c.endHandshake()
+			c.setShaking(true)
+			c.setShaking(false)
 		}, write, nil},
 		"end": {nothing, func(_ *conn, end context.CancelFunc) { end() }, net.ErrClosed},
 	} {
@@ -110,7 +110,7 @@ func TestConnReadsByRecords(t *testing.T) {
 	for _, piece := range []int{1, 2, 3, 5, 7, 100} {
 		near, far := net.Pipe()
 		c := newConn(t.Context(), near)
-		c.startHandshake()
+		c.setShaking(true)
 		stream := []byte("\x16\x03\x03\x00\x03abc" + "\x14\x03\x03\x00\x00" + "\x17\x03\x03\x01\x00" + strings.Repeat("x", 256) + "rest")
 		go func() {
 			for part := stream; len(part) > 0; {
