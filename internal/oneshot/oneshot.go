@@ -66,13 +66,14 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 		resp.Request = a.request // a caller's transport may leave it out
 		return resp, false, nil
 	}
-	notSent = a.neverLeft(err)
+	notSent = a.neverLeft(err) // before err is replaced
 	if ended := a.ctx.Err(); ended != nil {
 		err = ended // the transport may say instead that its connection was closed, by that
 	}
 	if redact.Is(err, context.DeadlineExceeded) {
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
+	// "unexpected EOF" after a request is of half an answer, and says so.
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%s: %w", a.hungUp(err, notSent), err)
 	}
@@ -143,10 +144,16 @@ func newAttempt(req *http.Request) *attempt {
 // neverLeft reports whether err proves that no byte of a request is out. net/http's
 // transport asks for a connection before it writes to one; of another, only an
 // error that stands for a failed dial proves as much.
+//
+// To go by the error alone was rejected: a proxy's refusal, and a connection that is closed
+// in a handshake, have no type of their own. So was to count what is written to our own
+// connections: a handshake writes too. After a redirect something has left, whatever fails.
 func (a *attempt) neverLeft(err error) bool {
 	return !a.connected.Load() && (a.asked.Load() || isDialError(err))
 }
 
+// isDialError goes by the outermost *net.OpError if there is one: that of a read or a write
+// proves nothing, whatever it wraps.
 func isDialError(err error) bool {
 	if op, ok := redact.As[*net.OpError](err); ok {
 		return op.Op == "dial" || op.Op == "proxyconnect"

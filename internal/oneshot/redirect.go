@@ -31,6 +31,7 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
+	// Also on the same host: who listens there would read the URL, which is a credential.
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return errors.New("refused a redirect from https to http")
 	}
@@ -43,6 +44,7 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.Body == nil && via[0].Body != nil { // a POST has become a GET
 		maps.DeleteFunc(req.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Content-") })
 	}
+	// It is asked last, so that it sees what will be sent.
 	if c.theirs != nil {
 		if err := c.theirs(req, via); redact.Is(err, http.ErrUseLastResponse) {
 			return err
@@ -50,7 +52,7 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 			return fmt.Errorf("redirect refused by the client's CheckRedirect: %w", err)
 		}
 	}
-	a.request = req
+	a.request = req // not before: what is refused is not answered
 	return nil
 }
 
@@ -71,7 +73,9 @@ func Authority(u *url.URL) string {
 
 var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-// hostname returns the host of u as Authority compares it.
+// hostname returns the host of u as Authority compares it. [strings.ToLower] and
+// [strings.EqualFold] were rejected for hosts outside ASCII: they make the Kelvin sign a k,
+// and so another host the first.
 func hostname(u *url.URL) string {
 	host := strings.TrimSuffix(u.Hostname(), ".")
 	if ip, err := netip.ParseAddr(host); err == nil {

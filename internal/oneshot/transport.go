@@ -32,7 +32,8 @@ func newTransport() *http.Transport {
 		MaxResponseHeaderBytes: 64 << 10,
 		ReadBufferSize:         readBuffer,
 		// net/http goes on dialling and shaking hands after the request's end, with
-		// a ctx that only has the values of the request's.
+		// a ctx that only has the values of the request's. Its timeouts for each step were
+		// rejected: an operator sets one for the ping, and the steps share it.
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			a := attemptOf(ctx)
 			dialled, err := new(net.Dialer).DialContext(a.ctx, network, address)
@@ -119,10 +120,12 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// open lets reads go on. Write and Read may both be about to do so, and the second must
+// not wait: hence the default.
 func (c *conn) open() {
 	select {
 	case c.written <- struct{}{}:
-	default: // it is open
+	default:
 	}
 }
 
@@ -136,6 +139,8 @@ type noRetry struct{ next http.RoundTripper }
 var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
 
 // RoundTrip ends a request that gets a second connection after it was written to a first.
+// One that was not written yet may have another: nothing has left.
+//
 // An HTTP/2 connection looks at the request's ctx before it writes, and others share it. An
 // HTTP/1 connection does not look, and is this request's alone: so it is closed.
 func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -150,8 +155,8 @@ func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
 				return
 			}
 			stop(errNoAnswer)
-			// Without TLS, what the first connection spoke is the best guess. A wrapper
-			// around a *tls.Conn does not say what it speaks.
+			// A *tls.Conn says what it speaks. Of another, what the first connection spoke is
+			// the best guess. HTTP/2 goes without TLS too, or a caller has wrapped the TLS.
 			speaksHTTP1 := http1.Load()
 			if secure, ok := info.Conn.(*tls.Conn); ok {
 				speaksHTTP1 = secure.ConnectionState().NegotiatedProtocol != "h2"

@@ -14,9 +14,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -29,8 +29,8 @@ import (
 // "IP:port" where its URL gave the address itself; empty: none.
 //
 // [errors.Is] finds in it whatever [Is] finds in err. [errors.As] and Unwrap find
-// only what was rebuilt. No error is handed out that err held. It may be used from
-// several goroutines if err may.
+// only what was rebuilt. No error is handed out that err held, but constants of
+// the standard library. It may be used from several goroutines if err may.
 func Error(err error, host, address string) error {
 	if err == nil {
 		return nil
@@ -51,8 +51,6 @@ func Text(err error, harmless func(error) bool) string {
 // Withheld is what is shown of an error of which nothing may be shown.
 const Withheld = "unknown error (its text is withheld, since it may repeat the ping URL)"
 
-var errWithheld = errors.New(Withheld)
-
 // ProxyStatus is the error of a proxy that would not connect. The text beside
 // the status may be anything, and is not kept.
 type ProxyStatus int
@@ -62,7 +60,8 @@ func (p ProxyStatus) Error() string {
 }
 
 // A redacted error is what Error returns. The original is within a function, of
-// which fmt prints an address only.
+// which fmt prints an address only. An unexported field for it was rejected: fmt prints
+// those too, and reflection reads them.
 type redacted struct {
 	safe error
 	is   func(target error) bool
@@ -72,29 +71,34 @@ func (r *redacted) Error() string        { return r.safe.Error() }
 func (r *redacted) Unwrap() error        { return r.safe }
 func (r *redacted) Is(target error) bool { return r.is(target) }
 
-// Timeout is what a [url.Error] around it asks, and so whoever has a [net.Error].
+// Timeout is what a *url.Error around it asks, and so whoever has a [net.Error].
 func (r *redacted) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(r.safe, &t) && t.Timeout() || r.is(context.DeadlineExceeded) || r.is(os.ErrDeadlineExceeded)
 }
 
+// A rebuilder makes an error anew from what may be shown of it.
 type rebuilder struct {
 	host, address string
 	harmless      func(error) bool // nil: none is
 }
 
-// maxDepth ends an error that wraps itself.
+// maxDepth ends an error that wraps itself. No honest one wraps so many.
 const maxDepth = 30
 
 // rebuild returns what may be shown of err. Its methods and fields are foreign,
 // and may panic.
 //
-// A foreign error may also have several levels of several parts. Each level of them counts
-// for many, so that the parts of parts of parts are no more than can be shown.
+// A level of joined errors counts for half of maxDepth. So two of them are shown, with 30
+// times 30 parts at most. Without that, an error that joins itself twice would have 2 to the
+// power of maxDepth.
+//
+// It is not a walk as find makes one: what is shown of an error depends on what is shown of
+// the one that it wraps.
 func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	defer func() {
 		if recover() != nil || safe == nil {
-			safe = errWithheld
+			safe = errors.New(Withheld)
 		}
 	}()
 	if depth > maxDepth {
@@ -124,13 +128,15 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	return leaf(err)
 }
 
-// wrapped returns what may be shown of an error of an unknown type around a cause.
+// wrapped returns what may be shown of an error of an unknown type around a cause: the
+// phrase that its text begins with, and then the cause, unless one of them says it all.
+// Where no phrase is known, the cause alone was found to be enough for an operator.
 func wrapped(err, cause error) error {
 	phrase := longest(phrases, err.Error(), strings.HasPrefix)
 	switch {
 	case phrase == "" || strings.HasPrefix(cause.Error(), phrase): // such as crypto/tls's permanentError
 		return cause
-	case cause == errWithheld || strings.Contains(phrase, "closed the connection"): // which "EOF" only repeats
+	case cause.Error() == Withheld || strings.Contains(phrase, "closed the connection"): // which "EOF" only repeats
 		return errors.New(phrase)
 	}
 	return fmt.Errorf("%s: %w", phrase, cause)
@@ -138,12 +144,13 @@ func wrapped(err, cause error) error {
 
 // known rebuilds an error of a type that [errors.As] is used with, or that has more to
 // say than a phrase; nil: err is none. To rebuild each type of the standard library was
-// rejected: where a type's text is a phrase, or ends with one, the phrase is enough.
+// rejected: where a type's text is a phrase, or ends with one, the phrase is enough. Of a
+// field that is a text, only names and endings that are written down here are kept.
 func (r rebuilder) known(err error, inner func(error) error) error {
 	switch e := err.(type) {
 	case ProxyStatus:
 		return e
-	case syscall.Errno:
+	case syscall.Errno: // errors.Is finds os.ErrPermission and the like in it
 		if e < 1<<14 { // more could spell a secret
 			return e
 		}
@@ -151,14 +158,14 @@ func (r rebuilder) known(err error, inner func(error) error) error {
 		return &os.SyscallError{Syscall: name(e.Syscall, "system call"), Err: inner(e.Err)}
 	case *net.OpError:
 		op := &net.OpError{Op: name(e.Op, "network"), Net: name(e.Net, ""), Err: inner(e.Err)}
+		// The address of a name is withheld: it says no more than the name, and a resolver or
+		// a dialer that is foreign could spell a secret in it.
 		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp.String() == r.address {
 			op.Addr = &net.TCPAddr{IP: slices.Clone(tcp.IP), Port: tcp.Port, Zone: tcp.Zone}
 		}
 		return op
 	case *net.DNSError:
 		return &net.DNSError{Name: r.nameOf(e.Name), Err: lookupFailure(e.Err), IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound}
-	case *url.Error:
-		return inner(e.Err)
 	case *tls.CertificateVerificationError:
 		return &tls.CertificateVerificationError{Err: inner(e.Err)}
 	case x509.UnknownAuthorityError:
@@ -209,23 +216,21 @@ func (r rebuilder) nameOf(name string) string {
 }
 
 // leaf returns what may be shown of an error of an unknown type that wraps
-// nothing.
+// nothing. Most of net/http's are such: errors.New around a text. Their words are the best
+// that there is, so they come before a mere "it is a timeout".
 func leaf(err error) error {
+	switch err { //nolint:errorlint // it wraps nothing
+	case io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded:
+		return err // not only its words, for who asks the error around it what it wraps, or whether it is a timeout
+	}
 	text := err.Error()
-	for alert := range 256 { // before "tls: ", which all of them begin with
+	for alert := range 256 { // crypto/tls's own type is unexported; before "tls: ", which all of them begin with
 		if a := tls.AlertError(alert); a.Error() == text {
 			return a
 		}
 	}
 	if phrase := longest(phrases, text, strings.HasPrefix); phrase != "" {
 		return errors.New(phrase)
-	}
-	// Before "i/o timeout" as words: what wraps them would not be a timeout any more.
-	if Is(err, context.DeadlineExceeded) {
-		return context.DeadlineExceeded
-	}
-	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
-		return os.ErrDeadlineExceeded
 	}
 	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
 		return errors.New(ending)
@@ -234,6 +239,12 @@ func leaf(err error) error {
 		if http.StatusText(code) == text && text != "" {
 			return ProxyStatus(code)
 		}
+	}
+	if Is(err, context.DeadlineExceeded) {
+		return context.DeadlineExceeded
+	}
+	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
+		return os.ErrDeadlineExceeded
 	}
 	return nil
 }

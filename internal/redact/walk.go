@@ -7,7 +7,8 @@ import "slices"
 const maxErrors = 1000
 
 // Is is [errors.Is] for an err that is foreign code: it looks at no more than
-// maxErrors errors, and one that panics has nothing in it.
+// maxErrors errors, and one that panics has nothing in it. A target that cannot be compared
+// makes == panic only beside an error of its own type, and is not found then.
 func Is(err, target error) bool {
 	return find(err, func(err error) bool {
 		if err == target { //nolint:errorlint // what it wraps is looked at by itself
@@ -33,6 +34,10 @@ func As[E error](err error) (found E, ok bool) {
 // find reports whether err matches, or an error that it wraps, in the order of
 // [errors.Is]. Each error has a recover of its own: what one of several parts does is no
 // reason not to look at the others.
+//
+// One bound for all errors was chosen, and not one for the depth: an error that joins itself
+// twice has two to the power of any depth. It bounds the stack too. To call errors.Is with a
+// time limit was rejected, since nothing can end the goroutine that does not return.
 func find(err error, match func(error) bool) bool {
 	left := maxErrors
 	var in func(err error) bool
