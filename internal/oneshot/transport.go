@@ -144,20 +144,19 @@ var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnex
 // An HTTP/2 connection looks at the request's ctx before it writes, and others share it. An
 // HTTP/1 connection does not look, and is this request's alone: so it is closed.
 func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
-	var http1, written atomic.Bool
+	var first atomic.Pointer[string] // the name of the field that was written first; nil: none was
 	ctx, stop := context.WithCancelCause(req.Context())
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// HTTP/1 writes this field first. HTTP/2 has ":authority" in its place.
-		WroteHeaderField: func(key string, _ []string) { http1.CompareAndSwap(false, key == "Host") },
-		WroteHeaders:     func() { written.Store(true) },
+		// WroteHeaders would come too late: an HTTP/2 server may have refused the request before.
+		WroteHeaderField: func(name string, _ []string) { first.CompareAndSwap(nil, &name) },
 		GotConn: func(info httptrace.GotConnInfo) {
-			if !written.Load() {
+			if first.Load() == nil {
 				return
 			}
 			stop(errNoAnswer)
 			// A *tls.Conn says what it speaks. Of another, what the first connection spoke is
-			// the best guess. HTTP/2 goes without TLS too, or a caller has wrapped the TLS.
-			speaksHTTP1 := http1.Load()
+			// the best guess: HTTP/1 writes "Host" first, and HTTP/2 has ":authority" in its place.
+			speaksHTTP1 := *first.Load() == "Host"
 			if secure, ok := info.Conn.(*tls.Conn); ok {
 				speaksHTTP1 = secure.ConnectionState().NegotiatedProtocol != "h2"
 			}

@@ -141,7 +141,7 @@ func CheckBody(body string) error {
 
 // CheckHeader finds what net/http would refuse at every ping, such as the line
 // end of a token that was read from a file, and a Reason that nothing replaces. net/http
-// exports no function that says so, and its errors quote the name.
+// exports no function that says so, and its error quotes a name that may be a whole line.
 func CheckHeader(header http.Header) error {
 	for name, values := range header {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool {

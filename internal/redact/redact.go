@@ -9,6 +9,7 @@
 package redact
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -229,11 +230,8 @@ func leaf(err error) error {
 			return a
 		}
 	}
-	if phrase := longest(phrases, text, strings.HasPrefix); phrase != "" {
-		return errors.New(phrase)
-	}
-	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
-		return errors.New(ending)
+	if words := cmp.Or(longest(phrases, text, strings.HasPrefix), longest(endings, text, strings.HasSuffix)); words != "" {
+		return errors.New(words)
 	}
 	for code := range 600 { // net/http's error for CONNECT is the status text
 		if http.StatusText(code) == text && text != "" {
@@ -331,8 +329,8 @@ var phrases = []string{
 
 	// Of a caller's client.
 	"net/http: TLS handshake timeout", "net/http: timeout awaiting response headers", "http2: timeout awaiting response headers",
-	"net/http: request canceled while waiting for connection", "net/http: request canceled", "http: server closed idle connection", "http: idle connection timeout",
-	"net/http: invalid method", "net/http: invalid header", "http: RoundTripper implementation", "net/http: Transport.DialContext hook returned (nil, nil)",
+	"net/http: request canceled while waiting for connection", "net/http: request canceled", "http: server closed idle connection",
+	"http: RoundTripper implementation", "net/http: Transport.DialContext hook returned (nil, nil)",
 	"http2: Transport: cannot retry err", "http2: Transport received Server's graceful shutdown GOAWAY", "http2: server sent GOAWAY and closed the connection",
 	"http2: client connection lost", "http2: client connection force closed", "http2: response header list larger than advertised limit", "http2: ", "stream error", "connection error",
 
