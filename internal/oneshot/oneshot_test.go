@@ -387,3 +387,40 @@ func TestAuthority(t *testing.T) {
 		require.Equal(t, want, Authority(parse(t, rawURL)), rawURL)
 	}
 }
+
+// A header that says what a body is goes with the body, and stays where there never was one.
+func TestContentHeadersOnRedirect(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		method, location string
+		code             int
+		want             http.Header
+	}{
+		{http.MethodPost, "/2", http.StatusSeeOther, http.Header{"X-Key": {"k"}}},
+		{http.MethodPost, "/2", http.StatusTemporaryRedirect, http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}},
+		{http.MethodGet, "/2", http.StatusSeeOther, http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}},
+		{http.MethodPost, "http://other.example/2", http.StatusSeeOther, http.Header{"User-Agent": {"u"}}},
+		{http.MethodPost, "http://other.example/2", http.StatusTemporaryRedirect, http.Header{"User-Agent": {"u"}, "Content-Type": {"t"}}},
+	} {
+		var got http.Header
+		c := New(parse(t, "http://server.example/1"), "name", &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}
+			if got = req.Header; req.URL.Path == "/1" {
+				resp.StatusCode = row.code
+				resp.Header.Set("Location", row.location)
+			}
+			return resp, nil
+		})}, http.Header{"User-Agent": {"u"}, "Content-Type": {"t"}})
+		var body io.Reader
+		if row.method == http.MethodPost {
+			body = strings.NewReader("why")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), row.method, "http://server.example/1", body)
+		require.NoError(t, err)
+		req.Header = http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}
+		resp, _, err := c.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, row.want, got, "%v", row)
+	}
+}

@@ -94,8 +94,11 @@ func isASCII(text string) bool {
 // punycode returns the name that net/http asks DNS for in place of a host outside
 // ASCII. Package net/http has the tables for that and no function, so it is asked to
 // dial the host. A table of our own, or a dependency that has one, was rejected: it could
-// differ from the one that says where a request goes. A label that it makes plain ASCII, without punycode, is equal to
-// another by Unicode's folding only: such a host is returned as it is.
+// differ from the one that says where a request goes. To read the name from the Host field
+// of a request was rejected too, since capital letters stay capital there.
+//
+// A label that becomes plain ASCII, without punycode, is equal to another by Unicode's
+// folding only: such a host is returned as it is.
 func punycode(host string) string {
 	mapped := host
 	transport := http.Transport{DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
