@@ -103,37 +103,34 @@ type attemptKey struct{}
 // attemptOf returns the attempt of a request by its ctx.
 func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*attempt) }
 
-// The stages on the way to a connection. A transport that traces nothing has none. They
-// are not what neverLeft goes by: a caller's transport may use a [net.Dialer], which
-// traces the first two, and then write to the connection without a word.
+// Two of the stages on the way to a connection, which newAttempt tells. A transport that
+// traces nothing has no stage. They are not what neverLeft goes by: a caller's transport may
+// use a [net.Dialer], which traces a lookup and a connect, and then write to the connection
+// without a word.
 const (
-	lookup    = "waiting for the lookup"
-	connect   = "waiting for the connect"
-	connected = "connected, waiting for a proxy or a handshake" // of a caller's transport, which may have its own way
 	proxy     = "waiting for the proxy"
 	handshake = "waiting for the TLS handshake"
 )
 
 func newAttempt(req *http.Request) *attempt {
 	a := &attempt{began: time.Now(), request: req, header: req.Header.Clone()}
-	enter := func(stage string) { a.stage.Store(stage) }
 	a.ctx = httptrace.WithClientTrace(context.WithValue(req.Context(), attemptKey{}, a), &httptrace.ClientTrace{
 		GetConn:      func(string) { a.asked.Store(true) },
 		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
-		DNSStart:     func(httptrace.DNSStartInfo) { enter(lookup) },
-		ConnectStart: func(string, string) { enter(connect) },
+		DNSStart:     func(httptrace.DNSStartInfo) { a.stage.Store("waiting for the lookup") },
+		ConnectStart: func(string, string) { a.stage.Store("waiting for the connect") },
 		ConnectDone: func(_, _ string, err error) {
-			if err == nil {
-				enter(connected)
+			if err == nil { // of a caller's transport, which may go on in its own way
+				a.stage.Store("connected, waiting for a proxy or a handshake")
 			}
 		},
 		TLSHandshakeStart: func() {
-			enter(handshake)
+			a.stage.Store(handshake)
 			a.conn.Load().setShaking(true)
 		},
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
-				enter(proxy) // which has a handshake of its own if its URL is https
+				a.stage.Store(proxy) // which has a handshake of its own if its URL is https
 			}
 			a.conn.Load().setShaking(false)
 		},
