@@ -9,6 +9,7 @@
 package oneshot
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -27,9 +28,11 @@ import (
 // A Client makes requests of one URL. Create one with [New]. It may be used from
 // several goroutines at once.
 type Client struct {
-	http          http.Client
-	name          string // of the URL in errors
-	host, address string // what errors may name beside it
+	http   http.Client
+	home   *url.URL
+	name   string                                     // of home in errors
+	abroad http.Header                                // of a request to another host
+	theirs func(*http.Request, []*http.Request) error // a caller's CheckRedirect, or nil
 }
 
 // New returns a Client for requests of home, which errors call name. Requests are
@@ -38,45 +41,53 @@ type Client struct {
 // request that a redirect takes to another host than home's, abroad is the whole
 // header.
 func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *Client {
-	c := &Client{name: name, host: hostname(home), address: net.JoinHostPort(hostname(home), port(home))}
+	c := &Client{home: home, name: name, abroad: abroad}
 	if custom == nil {
 		c.http.Transport = newTransport()
 	} else {
 		c.http = *custom
-		c.http.Transport = noRetry{c.http.Transport}
+		c.http.Transport = noRetry{custom.Transport}
 	}
-	c.http.CheckRedirect = redirects{home, abroad, c.http.CheckRedirect}.check
+	c.theirs, c.http.CheckRedirect = c.http.CheckRedirect, c.checkRedirect
 	return c
 }
 
 // Do makes one request, and one more for each redirect. It blocks until there is an
-// answer, or the request's ctx is done. In the answer, Request is the one that was
-// answered. The error holds only what may be shown; notSent is whether it proves
-// that no byte of the request has left.
+// answer, or the request's ctx is done. That ctx must end some time: what a connection
+// still has to do ends with it. In the answer, Request is the one that was answered. The
+// error holds only what may be shown; notSent is whether it proves that no byte of the
+// request has left.
 //
 // A panic of a caller's transport is not recovered.
 func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err error) {
 	a := newAttempt(req)
 	resp, err = c.http.Do(req.WithContext(a.ctx))
 	if err == nil {
-		resp.Request = a.request
+		resp.Request = a.request // a caller's transport may leave it out
 		return resp, false, nil
 	}
-	notSent = a.neverLeft(err)
+	notSent = a.neverLeft(err) // before err is replaced
 	if ended := a.ctx.Err(); ended != nil {
 		err = ended // the transport may say instead that its connection was closed, by that
 	}
 	if redact.Is(err, context.DeadlineExceeded) {
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
+	// "unexpected EOF" after a request is of half an answer, and says so.
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%s: %w", a.hungUp(err, notSent), err)
 	}
-	op := req.Method[:1] + strings.ToLower(req.Method[1:])
-	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, c.host, c.address)}
+	op := req.Method[:1] + strings.ToLower(req.Method[1:]) // as in net/http's own errors
+	host := hostname(c.home)
+	address := net.JoinHostPort(host, cmp.Or(c.home.Port(), defaultPorts[c.home.Scheme]))
+	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, host, address)}
 }
 
-// An attempt knows how far a request has got. The transport's goroutines tell it.
+// An attempt knows how far a request has got. The transport's goroutines tell it, also
+// when the request is over. So what they write is atomic.
+//
+// Its ctx has it as a value. That is how checkRedirect and the dialer get at it: net/http
+// gives both of them nothing else of the request's.
 type attempt struct {
 	ctx              context.Context // ends with the attempt
 	began            time.Time
@@ -92,41 +103,36 @@ type attemptKey struct{}
 // attemptOf returns the attempt of a request by its ctx.
 func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*attempt) }
 
-// The stages on the way to a connection. A transport that traces nothing has none.
+// Two of the stages on the way to a connection, which newAttempt tells. A transport that
+// traces nothing has no stage. They are not what neverLeft goes by: a caller's transport may
+// use a [net.Dialer], which traces a lookup and a connect, and then write to the connection
+// without a word.
 const (
-	lookup    = "waiting for the lookup"
-	connect   = "waiting for the connect"
-	connected = "connected, waiting for a proxy or a handshake" // of a caller's transport, which may have its own way
 	proxy     = "waiting for the proxy"
 	handshake = "waiting for the TLS handshake"
 )
 
 func newAttempt(req *http.Request) *attempt {
 	a := &attempt{began: time.Now(), request: req, header: req.Header.Clone()}
-	enter := func(stage string) { a.stage.Store(stage) }
 	a.ctx = httptrace.WithClientTrace(context.WithValue(req.Context(), attemptKey{}, a), &httptrace.ClientTrace{
 		GetConn:      func(string) { a.asked.Store(true) },
 		GotConn:      func(httptrace.GotConnInfo) { a.connected.Store(true) },
-		DNSStart:     func(httptrace.DNSStartInfo) { enter(lookup) },
-		ConnectStart: func(string, string) { enter(connect) },
+		DNSStart:     func(httptrace.DNSStartInfo) { a.stage.Store("waiting for the lookup") },
+		ConnectStart: func(string, string) { a.stage.Store("waiting for the connect") },
 		ConnectDone: func(_, _ string, err error) {
-			if err == nil {
-				enter(connected)
+			if err == nil { // of a caller's transport, which may go on in its own way
+				a.stage.Store("connected, waiting for a proxy or a handshake")
 			}
 		},
 		TLSHandshakeStart: func() {
-			enter(handshake)
-			if c := a.conn.Load(); c != nil {
-				c.startHandshake()
-			}
+			a.stage.Store(handshake)
+			a.conn.Load().setShaking(true)
 		},
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
-				enter(proxy) // which has a handshake of its own if its URL is https
+				a.stage.Store(proxy) // which has a handshake of its own if its URL is https
 			}
-			if c := a.conn.Load(); c != nil {
-				c.endHandshake()
-			}
+			a.conn.Load().setShaking(false)
 		},
 	})
 	return a
@@ -135,10 +141,16 @@ func newAttempt(req *http.Request) *attempt {
 // neverLeft reports whether err proves that no byte of a request is out. net/http's
 // transport asks for a connection before it writes to one; of another, only an
 // error that stands for a failed dial proves as much.
+//
+// To go by the error alone was rejected: a proxy's refusal, and a connection that is closed
+// in a handshake, have no type of their own. So was to count what is written to our own
+// connections: a handshake writes too. After a redirect something has left, whatever fails.
 func (a *attempt) neverLeft(err error) bool {
 	return !a.connected.Load() && (a.asked.Load() || isDialError(err))
 }
 
+// isDialError goes by the outermost *net.OpError if there is one: that of a read or a write
+// proves nothing, whatever it wraps.
 func isDialError(err error) bool {
 	if op, ok := redact.As[*net.OpError](err); ok {
 		return op.Op == "dial" || op.Op == "proxyconnect"
@@ -149,7 +161,8 @@ func isDialError(err error) bool {
 	return lookup || certificate || record
 }
 
-// timedOut says what did not come in time, and how long that was.
+// timedOut says what did not come in time, and how long that was. A machine that is busy
+// notices a deadline late. It is the deadline that is told.
 func (a *attempt) timedOut(notSent bool) string {
 	waited := time.Since(a.began)
 	if deadline, ok := a.ctx.Deadline(); ok {
@@ -166,16 +179,16 @@ func (a *attempt) timedOut(notSent bool) string {
 }
 
 // hungUp says who closed the connection in place of an answer. "EOF", which is all
-// that net/http says, is no word for an operator.
+// that net/http says, is no word for an operator. "proxyconnect" is what net/http calls
+// a handshake with a proxy.
 func (a *attempt) hungUp(err error, notSent bool) string {
+	stage, who, when := a.stage.Load(), "the server", "without an answer"
 	op, ok := redact.As[*net.OpError](err)
-	switch stage := a.stage.Load(); {
-	case notSent && stage == handshake && ok && op.Op == "proxyconnect":
-		return "the proxy closed the connection in the TLS handshake"
-	case notSent && stage == handshake:
-		return "the server closed the connection in the TLS handshake"
-	case notSent && stage == proxy:
-		return "the proxy closed the connection without an answer"
+	if ok && op.Op == "proxyconnect" || notSent && stage == proxy {
+		who = "the proxy"
 	}
-	return "the server closed the connection without an answer"
+	if notSent && stage == handshake {
+		when = "in the TLS handshake"
+	}
+	return who + " closed the connection " + when
 }

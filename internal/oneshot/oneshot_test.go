@@ -62,56 +62,47 @@ func do(t *testing.T, c *Client, rawURL string, timeout time.Duration) (code int
 	return resp.StatusCode, notSent, nil
 }
 
-// Reading waits for a write, again after a handshake, and for nothing once the
-// connection is closed or has a deadline.
+// Reading waits for a write, again after a handshake, and no longer than the attempt.
 func TestConnReadsAfterWriting(t *testing.T) {
-	type step func(c *conn)
-	write := func(c *conn) { _, _ = c.Write([]byte("request")) }
+	type step func(c *conn, end context.CancelFunc)
+	write := func(c *conn, _ context.CancelFunc) { _, _ = c.Write([]byte("request")) }
+	nothing := func(*conn, context.CancelFunc) {}
 	for name, row := range map[string]struct {
 		before  step
 		release step
 		want    error
 	}{
-		"write": {func(*conn) {}, write, nil},
-		"write after a handshake": {func(c *conn) {
-			write(c)
-			c.startHandshake()
-			c.endHandshake()
+		"write": {nothing, write, nil},
+		"write after a handshake": {func(c *conn, end context.CancelFunc) {
+			write(c, end)
+			c.setShaking(true)
+			c.setShaking(false)
 		}, write, nil},
-		"close":         {func(*conn) {}, func(c *conn) { _ = c.Close() }, io.ErrClosedPipe},
-		"deadline":      {func(*conn) {}, func(c *conn) { _ = c.SetDeadline(time.Now()) }, os.ErrDeadlineExceeded},
-		"read deadline": {func(*conn) {}, func(c *conn) { _ = c.SetReadDeadline(time.Now()) }, os.ErrDeadlineExceeded},
+		"end": {nothing, func(_ *conn, end context.CancelFunc) { end() }, net.ErrClosed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				near, far := net.Pipe()
 				defer far.Close()
-				c := newConn(t.Context(), near)
+				ctx, end := context.WithCancel(t.Context())
+				defer end()
+				c := newConn(ctx, near)
 				defer c.Close()
 				go func() { _, _ = io.Copy(io.Discard, far) }()
-				row.before(c)
+				row.before(c, end)
 				go func() { _, _ = io.WriteString(far, "unasked") }()
 				read := make(chan error, 1)
 				go func() {
-					_, err := c.Read(make([]byte, 100))
+					_, err := c.Read(make([]byte, readBuffer))
 					read <- err
 				}()
 				synctest.Wait()
 				require.Empty(t, read, "nothing is read yet")
-				row.release(c)
+				row.release(c, end)
 				require.ErrorIs(t, <-read, row.want)
 			})
 		})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	near, far := net.Pipe()
-	defer far.Close()
-	go func() { _, _ = io.WriteString(far, "unasked") }()
-	c := newConn(ctx, near) // of a request that has ended
-	defer c.Close()
-	_, err := c.Read(make([]byte, 100))
-	require.ErrorIs(t, err, net.ErrClosed)
 }
 
 // In a handshake no read passes a record's end, whatever its pieces are.
@@ -119,8 +110,7 @@ func TestConnReadsByRecords(t *testing.T) {
 	for _, piece := range []int{1, 2, 3, 5, 7, 100} {
 		near, far := net.Pipe()
 		c := newConn(t.Context(), near)
-		c.gate.Load().open()
-		c.startHandshake()
+		c.setShaking(true)
 		stream := []byte("\x16\x03\x03\x00\x03abc" + "\x14\x03\x03\x00\x00" + "\x17\x03\x03\x01\x00" + strings.Repeat("x", 256) + "rest")
 		go func() {
 			for part := stream; len(part) > 0; {
@@ -395,5 +385,42 @@ func TestAuthority(t *testing.T) {
 		"http://xn--bcher-kva.example/": "xn--bcher-kva.example",
 	} {
 		require.Equal(t, want, Authority(parse(t, rawURL)), rawURL)
+	}
+}
+
+// A header that says what a body is goes with the body, and stays where there never was one.
+func TestContentHeadersOnRedirect(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		method, location string
+		code             int
+		want             http.Header
+	}{
+		{http.MethodPost, "/2", http.StatusSeeOther, http.Header{"X-Key": {"k"}}},
+		{http.MethodPost, "/2", http.StatusTemporaryRedirect, http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}},
+		{http.MethodGet, "/2", http.StatusSeeOther, http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}},
+		{http.MethodPost, "http://other.example/2", http.StatusSeeOther, http.Header{"User-Agent": {"u"}}},
+		{http.MethodPost, "http://other.example/2", http.StatusTemporaryRedirect, http.Header{"User-Agent": {"u"}, "Content-Type": {"t"}}},
+	} {
+		var got http.Header
+		c := New(parse(t, "http://server.example/1"), "name", &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}
+			if got = req.Header; req.URL.Path == "/1" {
+				resp.StatusCode = row.code
+				resp.Header.Set("Location", row.location)
+			}
+			return resp, nil
+		})}, http.Header{"User-Agent": {"u"}, "Content-Type": {"t"}})
+		var body io.Reader
+		if row.method == http.MethodPost {
+			body = strings.NewReader("why")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), row.method, "http://server.example/1", body)
+		require.NoError(t, err)
+		req.Header = http.Header{"X-Key": {"k"}, "Content-Type": {"t"}, "Content-Language": {"l"}}
+		resp, _, err := c.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, row.want, got, "%v", row)
 	}
 }

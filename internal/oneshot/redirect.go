@@ -1,10 +1,10 @@
 package oneshot
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,86 +18,64 @@ import (
 
 const maxRedirects = 10 // how many are followed
 
-// redirects keep what is secret from every host but the first.
-type redirects struct {
-	home   *url.URL
-	abroad http.Header
-	custom func(*http.Request, []*http.Request) error // nil: none
-}
-
-// check is an [http.Client]'s CheckRedirect.
-func (r redirects) check(req *http.Request, via []*http.Request) error {
+// checkRedirect is an [http.Client]'s CheckRedirect. It keeps what is secret from every
+// host but the first.
+//
+// It gives req a header of its own making. What net/http has put there was rejected, on
+// the first host too: net/http leaves Authorization and Cookie out where the host is spelt
+// otherwise, and after another host, and adds a Referer with the URL that it came from. A
+// client's cookies are added later, for the host that they are for.
+func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	a := attemptOf(req.Context())
 	a.connected.Store(true) // also with a transport that traces nothing
 	if len(via) > maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
+	// Also on the same host: who listens there would read the URL, which is a credential.
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return errors.New("refused a redirect from https to http")
 	}
-	req.Header.Del("Referer") // net/http puts the URL it came from there
-	if Authority(req.URL) != Authority(r.home) {
-		r.goAbroad(req)
-	} else {
-		r.comeHome(req, a.header)
+	req.Header = a.header.Clone()
+	if Authority(req.URL) != Authority(c.home) {
+		req.Host, req.Header = "", c.abroad.Clone()
+	} else if req.URL.User == nil { // as in a Location that is absolute
+		req.URL.User = c.home.User
 	}
-	if r.custom != nil {
-		if err := r.custom(req, via); redact.Is(err, http.ErrUseLastResponse) {
+	if req.Body == nil && via[0].Body != nil { // a POST has become a GET
+		maps.DeleteFunc(req.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Content-") })
+	}
+	// It is asked last, so that it sees what will be sent.
+	if c.theirs != nil {
+		if err := c.theirs(req, via); redact.Is(err, http.ErrUseLastResponse) {
 			return err
 		} else if err != nil {
 			return fmt.Errorf("redirect refused by the client's CheckRedirect: %w", err)
 		}
 	}
-	a.request = req
+	a.request = req // not before: what is refused is not answered
 	return nil
-}
-
-// goAbroad gives req the header for another host. What it had was all of the first
-// host's: a client's cookies are added later.
-func (r redirects) goAbroad(req *http.Request) {
-	req.Host = ""
-	req.Header = r.abroad.Clone()
-	if req.Body == nil {
-		req.Header.Del("Content-Type")
-	}
-}
-
-// comeHome gives req what the first request had: net/http leaves Authorization and
-// Cookie out where the host is spelt otherwise, and after another host. A Location
-// seldom has a user, if it is absolute.
-func (r redirects) comeHome(req *http.Request, first http.Header) {
-	for name, values := range first {
-		if _, kept := req.Header[name]; !kept && !strings.HasPrefix(name, "Content-") { // the body may be gone
-			req.Header[name] = values
-		}
-	}
-	if req.URL.User == nil {
-		req.URL.User = r.home.User
-	}
 }
 
 // Authority returns the host of u and, where its scheme does not imply it, the port:
 // in a form that is equal for two URLs of one host. So case and a final dot do not
 // count. Hosts are equal as ASCII, in which DNS and TLS know them: one outside ASCII
 // equals its punycode form, and none that is ASCII but for its case.
+//
+// The scheme does not count: a check is one check by http and by https. So a port that the
+// scheme implies is left out, and not filled in.
 func Authority(u *url.URL) string {
 	host, port := hostname(u), u.Port()
-	if port == "" || port == defaultPort(u) {
+	if port == "" || port == defaultPorts[u.Scheme] {
 		return host
 	}
 	return net.JoinHostPort(host, port)
 }
 
-func port(u *url.URL) string { return cmp.Or(u.Port(), defaultPort(u)) }
+var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-func defaultPort(u *url.URL) string {
-	if u.Scheme == "https" {
-		return "443"
-	}
-	return "80"
-}
-
-// hostname returns the host of u as Authority compares it.
+// hostname returns the host of u as Authority compares it. [strings.ToLower] and
+// [strings.EqualFold] were rejected for hosts outside ASCII: they make the Kelvin sign a k,
+// and so another host the first.
 func hostname(u *url.URL) string {
 	host := strings.TrimSuffix(u.Hostname(), ".")
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -115,8 +93,12 @@ func isASCII(text string) bool {
 
 // punycode returns the name that net/http asks DNS for in place of a host outside
 // ASCII. Package net/http has the tables for that and no function, so it is asked to
-// dial the host. A label that it makes plain ASCII, without punycode, is equal to
-// another by Unicode's folding only: such a host is returned as it is.
+// dial the host. A table of our own, or a dependency that has one, was rejected: it could
+// differ from the one that says where a request goes. To read the name from the Host field
+// of a request was rejected too, since capital letters stay capital there.
+//
+// A label that becomes plain ASCII, without punycode, is equal to another by Unicode's
+// folding only: such a host is returned as it is.
 func punycode(host string) string {
 	mapped := host
 	transport := http.Transport{DialContext: func(_ context.Context, _, address string) (net.Conn, error) {

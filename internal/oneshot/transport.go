@@ -1,9 +1,10 @@
 package oneshot
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,37 +12,31 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
-	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
-const (
-	maxHeader  = 64 << 10 // an answer's header bytes that are taken
-	readBuffer = 4 << 10  // an answer is read by so many bytes at a time
-)
+const readBuffer = 4 << 10 // an answer is read by so many bytes at a time
 
 // newTransport returns a transport with a connection for each request, which ends
 // with it. Kept ones were rejected: pings are a minute apart and servers close idle
 // connections sooner; net/http repeats a request on one that broke; and it prints
-// what arrives on an idle one to the process's log. It has HTTP/1.1 only, since
-// HTTP/2 keeps and repeats by design.
+// what arrives on an idle one to the process's log. HTTP/2 was rejected too, since it
+// keeps and repeats by design. A transport with a dialer of its own and no
+// ForceAttemptHTTP2 has none.
 func newTransport() *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	dialer := new(net.Dialer)
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		Protocols:              protocols,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeader,
+		MaxResponseHeaderBytes: 64 << 10,
 		ReadBufferSize:         readBuffer,
 		// net/http goes on dialling and shaking hands after the request's end, with
-		// a ctx that only has the values of the request's.
+		// a ctx that only has the values of the request's. Its timeouts for each step were
+		// rejected: an operator sets one for the ping, and the steps share it.
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			a := attemptOf(ctx)
-			dialled, err := dialer.DialContext(a.ctx, network, address)
+			dialled, err := new(net.Dialer).DialContext(a.ctx, network, address)
 			if err != nil {
 				return nil, err
 			}
@@ -65,101 +60,73 @@ func newTransport() *http.Transport {
 // server speaks before it is asked, and the request is not there yet, net/http prints
 // the server's words to the process's log and the request fails.
 //
-// During a handshake, one read ends at the end of a TLS record. crypto/tls would
-// otherwise take along what follows its last record, and net/http would find it there.
+// Two exchanges come before the request, and must be read.
 //
-// An exchange with a SOCKS proxy opens no gate. The proxy's replies are read by a few
-// bytes, and an answer is not, so a read for an answer still waits.
+// In a TLS handshake, a read gets one byte. crypto/tls reads until it has the record that
+// it wants, into a buffer with room for more. So it would take along what follows its last
+// record, and net/http would find it there at once. To follow the records' lengths here was
+// rejected: the bytes come from a buffer, and no difference can be measured.
+//
+// With a SOCKS proxy, a write does not count as a request. The proxy's replies are read by
+// a few bytes, before any handshake, and an answer is not. So a read for an answer waits.
+//
+// A deadline does not end a read that waits. net/http sets one for SOCKS alone.
 type conn struct {
 	net.Conn
-	ctx   context.Context // ends with the attempt
-	gate  atomic.Pointer[gate]
-	socks atomic.Bool // whether the latest write was to a SOCKS proxy
+	ctx context.Context // ends with the attempt, and so does a read that waits
+	in  *bufio.Reader   // what Conn has sent
 
-	// Of a handshake. net/http begins and ends one, and reads before, in it and
-	// after, with one goroutine at a time.
-	framed bool
-	header []byte // of the record, as far as it has come
-	rest   int    // of the record, still to come
+	// net/http begins and ends a handshake, and uses the connection before, in it and
+	// after, with one goroutine at a time. Only then does it read and write at once.
+	written         chan struct{} // holds a value once there is something to be answered
+	shaking, secure bool          // whether a handshake is going on, and whether there ever was one
 }
-
-// A gate is passed by reads once it is open.
-type gate struct {
-	opened <-chan struct{}
-	open   func()
-}
-
-const recordHeader = 5 // bytes; the last two are the length of what follows
 
 func newConn(ctx context.Context, dialled net.Conn) *conn {
-	c := &conn{Conn: dialled, ctx: ctx}
-	c.hold()
-	return c
+	return &conn{Conn: dialled, ctx: ctx, in: bufio.NewReader(dialled), written: make(chan struct{}, 1)}
 }
 
-// hold makes reads wait for the next write, or for the attempt's end.
-func (c *conn) hold() {
-	ctx, open := context.WithCancel(c.ctx)
-	c.gate.Store(&gate{ctx.Done(), open})
-}
-
-func (c *conn) startHandshake() { c.framed, c.header, c.rest = true, nil, 0 }
-
-func (c *conn) endHandshake() {
-	c.framed = false
-	c.hold()
+// setShaking says that a handshake begins or has ended. What was written before counts
+// for no read after that. c is nil where the transport is a caller's.
+func (c *conn) setShaking(shaking bool) {
+	if c != nil {
+		c.shaking, c.secure, c.written = shaking, true, make(chan struct{}, 1)
+	}
 }
 
 // Read reads from the connection, once something has been written to it.
 func (c *conn) Read(p []byte) (int, error) {
-	if !c.socks.Load() || len(p) >= readBuffer {
-		<-c.gate.Load().opened
-	}
 	switch {
-	case c.ctx.Err() != nil: // it was not a write that opened the gate
-		return 0, net.ErrClosed
-	case !c.framed:
-		return c.Conn.Read(p)
-	case c.rest > 0:
-		n, err := c.Conn.Read(p[:min(len(p), c.rest)])
-		c.rest -= n
-		return n, err
+	case c.shaking:
+		p = p[:min(len(p), 1)]
+	case c.secure || len(p) >= readBuffer:
+		select {
+		case <-c.written:
+			c.open() // for the next read
+		case <-c.ctx.Done():
+			return 0, net.ErrClosed
+		}
 	}
-	n, err := c.Conn.Read(p[:min(len(p), recordHeader-len(c.header))])
-	if c.header = append(c.header, p[:n]...); len(c.header) == recordHeader {
-		c.rest = int(c.header[3])<<8 | int(c.header[4])
-		c.header = nil
-	}
-	return n, err
+	return c.in.Read(p)
 }
 
 // Write writes to the connection. What is asked may be answered from then on.
 func (c *conn) Write(p []byte) (int, error) {
 	// No method and no record of TLS begins so. Version 5 of SOCKS does, and version 1
 	// of its authentication.
-	c.socks.Store(len(p) > 0 && p[0] <= 5)
-	if !c.socks.Load() {
-		c.gate.Load().open()
+	if socks := len(p) > 0 && p[0] <= 5; !socks {
+		c.open()
 	}
 	return c.Conn.Write(p)
 }
 
-// Close closes the connection, and ends a read that waits.
-func (c *conn) Close() error {
-	defer c.gate.Load().open()
-	return c.Conn.Close()
-}
-
-// SetDeadline sets a deadline for reads and writes.
-func (c *conn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
-}
-
-// SetReadDeadline sets a deadline for reads. A read that waits goes on, to end with
-// it. net/http sets none while one waits.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	defer c.gate.Load().open()
-	return c.Conn.SetReadDeadline(t)
+// open lets reads go on. Write and Read may both be about to do so, and the second must
+// not wait: hence the default.
+func (c *conn) open() {
+	select {
+	case c.written <- struct{}{}:
+	default:
+	}
 }
 
 // noRetry keeps net/http's transport from repeating a request on a new connection,
@@ -171,48 +138,36 @@ type noRetry struct{ next http.RoundTripper }
 
 var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)
 
+// RoundTrip ends a request that gets a second connection after it was written to a first.
+// One that was not written yet may have another: nothing has left.
+//
+// An HTTP/2 connection looks at the request's ctx before it writes, and others share it. An
+// HTTP/1 connection does not look, and is this request's alone: so it is closed.
 func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
-	next := t.next
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	var http1, written, repeated atomic.Bool
-	ctx, cancel := context.WithCancel(req.Context())
+	var first atomic.Pointer[string] // the name of the field that was written first; nil: none was
+	ctx, stop := context.WithCancelCause(req.Context())
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// HTTP/1 writes this field first. HTTP/2 has ":authority" in its place.
-		WroteHeaderField: func(key string, _ []string) { http1.CompareAndSwap(false, key == "Host") },
-		WroteHeaders:     func() { written.Store(true) },
+		// WroteHeaders would come too late: an HTTP/2 server may have refused the request before.
+		WroteHeaderField: func(name string, _ []string) { first.CompareAndSwap(nil, &name) },
 		GotConn: func(info httptrace.GotConnInfo) {
-			if !written.Load() {
+			if first.Load() == nil {
 				return
 			}
-			repeated.Store(true)
-			cancel()
-			// An HTTP/2 connection looks at ctx before it writes, and others share it.
-			// An HTTP/1 connection does not, and is this request's alone.
-			if speaksHTTP1(info.Conn, http1.Load()) {
+			stop(errNoAnswer)
+			// A *tls.Conn says what it speaks. Of another, what the first connection spoke is
+			// the best guess: HTTP/1 writes "Host" first, and HTTP/2 has ":authority" in its place.
+			speaksHTTP1 := *first.Load() == "Host"
+			if secure, ok := info.Conn.(*tls.Conn); ok {
+				speaksHTTP1 = secure.ConnectionState().NegotiatedProtocol != "h2"
+			}
+			if speaksHTTP1 {
 				_ = info.Conn.Close()
 			}
 		},
 	})
-	resp, err := next.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		cancel()
-		if repeated.Load() {
-			err = errNoAnswer
-		}
+	resp, err := cmp.Or(t.next, http.DefaultTransport).RoundTrip(req.WithContext(ctx))
+	if err != nil && context.Cause(ctx) == errNoAnswer { //nolint:errorlint // it is wrapped by nothing
+		err = errNoAnswer
 	}
 	return resp, err // the body is read with ctx, which ends with that of the attempt
-}
-
-// speaksHTTP1 reports whether a connection is known to speak HTTP/1: by what TLS has
-// agreed on, or else by what the request was written in before. What cannot be told
-// is not closed.
-func speaksHTTP1(conn net.Conn, before bool) bool {
-	if secure, ok := conn.(*tls.Conn); ok {
-		if protocol := secure.ConnectionState().NegotiatedProtocol; protocol != "" {
-			return protocol == "http/1.1"
-		}
-	}
-	return before
 }

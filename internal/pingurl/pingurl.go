@@ -36,7 +36,8 @@ func Parse(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// malformed says what is wrong with a URL that was parsed, or not, or "".
+// malformed says what is wrong with a URL that was parsed, or not, or "". The text of err
+// is not asked: only its type can be told without a part of the URL.
 func malformed(raw string, u *url.URL, err error) string {
 	var badEscape url.EscapeError
 	switch {
@@ -67,7 +68,10 @@ func malformed(raw string, u *url.URL, err error) string {
 
 // lazy returns a pattern that is compiled when it is first used: most programs that
 // import the library parse no URL before they have read their configuration, and some
-// never do.
+// never do. To compile them at each use was rejected: a process may have 10,000 pingers.
+//
+// Plain string functions were rejected too, though package regexp is a quarter of a megabyte
+// in a program. They take three times the lines, and each pattern can be read at once.
 func lazy(pattern string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
@@ -77,17 +81,24 @@ var (
 	escape      = lazy(`%[0-9A-Fa-f]{2}`)
 
 	// Right behind a value. As a value, or in the words of a message, a URL is a part of
-	// the first.
+	// the first. An escape, such as %20, ends in what looks like a value, so escapes are
+	// shortened to their % before.
 	secondInQuery = lazy(`(?i)[\w,;|&}]https?://`)
 
 	// What is no Reason, but is meant to be one: in a URL, where braces have no other
-	// use, also if one of them is missing.
+	// use, also if one of them is missing. A body may be a program's text or JSON, with
+	// "reason" as a key: there only both braces around it make a mistake.
 	reasonInURL  = lazy(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
 	reasonInText = lazy(`(?i)\{[ \t]*reasons?[ \t]*\}`)
 )
 
 // misread says why a URL would be read in another way than it is meant, or "". It
 // looks at the text, since what net/url makes of it differs between versions of Go.
+//
+// Each case is refused because no service has a URL of that shape. What a service may
+// have is accepted, however odd: a URL that is refused is a heartbeat that is never sent. So
+// in the query a Reason is taken out first, and "{" with anything but a plain name behind it
+// is left alone, as JSON needs it.
 func misread(raw string) string {
 	beforeQuery, query, _ := strings.Cut(raw, "?")
 	_, authority, _ := strings.Cut(beforeQuery, "://")
@@ -120,7 +131,7 @@ func misspelt(text string, like *regexp.Regexp) bool {
 var errBody = errors.New("ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
 
 // CheckBody returns an error, which is always the same, if the body of a ping has
-// Reason in it, misspelt.
+// Reason in it, misspelt. By that a caller knows which of its settings is wrong.
 func CheckBody(body string) error {
 	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText()) {
 		return errBody
@@ -129,7 +140,8 @@ func CheckBody(body string) error {
 }
 
 // CheckHeader finds what net/http would refuse at every ping, such as the line
-// end of a token that was read from a file, and a Reason that nothing replaces.
+// end of a token that was read from a file, and a Reason that nothing replaces. net/http
+// exports no function that says so, and its error quotes a name that may be a whole line.
 func CheckHeader(header http.Header) error {
 	for name, values := range header {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
@@ -150,7 +162,8 @@ func CheckHeader(header http.Header) error {
 }
 
 // Same reports whether a and b are two spellings of one check's URL. Services do not
-// look at the scheme, and most of them not at a slash at the end.
+// look at the scheme, and most of them not at a slash at the end. User and password are
+// who pings, and not what.
 func Same(a, b *url.URL) bool {
 	return oneshot.Authority(a) == oneshot.Authority(b) && a.RawQuery == b.RawQuery &&
 		strings.TrimRight(a.Path, "/") == strings.TrimRight(b.Path, "/")

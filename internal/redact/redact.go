@@ -9,6 +9,7 @@
 package redact
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,7 +18,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -57,14 +57,12 @@ const Withheld = "unknown error (its text is withheld, since it may repeat the p
 type ProxyStatus int
 
 func (p ProxyStatus) Error() string {
-	if p < 100 || p > 999 {
-		return "proxy answered with an unknown status"
-	}
 	return strings.TrimRight(fmt.Sprintf("proxy answered %d %s", int(p), http.StatusText(int(p))), " ")
 }
 
 // A redacted error is what Error returns. The original is within a function, of
-// which fmt prints an address only.
+// which fmt prints an address only. An unexported field for it was rejected: fmt prints
+// those too, and reflection reads them.
 type redacted struct {
 	safe error
 	is   func(target error) bool
@@ -74,43 +72,34 @@ func (r *redacted) Error() string        { return r.safe.Error() }
 func (r *redacted) Unwrap() error        { return r.safe }
 func (r *redacted) Is(target error) bool { return r.is(target) }
 
-// Timeout makes a redacted error a [net.Error], as the errors of net/http are.
+// Timeout is what a *url.Error around it asks, and so whoever has a [net.Error].
 func (r *redacted) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(r.safe, &t) && t.Timeout() || r.is(context.DeadlineExceeded) || r.is(os.ErrDeadlineExceeded)
 }
 
-// Temporary is part of [net.Error]; no one should ask.
-func (r *redacted) Temporary() bool { return r.Timeout() }
-
-// A words error has a fixed text, before what it wraps, if anything.
-type words struct {
-	text  string
-	inner error
-}
-
-func (w *words) Error() string {
-	if w.inner == nil {
-		return w.text
-	}
-	return w.text + ": " + w.inner.Error()
-}
-func (w *words) Unwrap() error { return w.inner }
-
+// A rebuilder makes an error anew from what may be shown of it.
 type rebuilder struct {
 	host, address string
 	harmless      func(error) bool // nil: none is
 }
 
-// maxDepth ends an error that wraps itself.
+// maxDepth ends an error that wraps itself. No honest one wraps so many.
 const maxDepth = 30
 
 // rebuild returns what may be shown of err. Its methods and fields are foreign,
 // and may panic.
+//
+// A level of joined errors counts for half of maxDepth. So two of them are shown, with 30
+// times 30 parts at most. Without that, an error that joins itself twice would have 2 to the
+// power of maxDepth.
+//
+// It is not a walk as find makes one: what is shown of an error depends on what is shown of
+// the one that it wraps.
 func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	defer func() {
 		if recover() != nil || safe == nil {
-			safe = &words{text: Withheld}
+			safe = errors.New(Withheld)
 		}
 	}()
 	if depth > maxDepth {
@@ -119,160 +108,130 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	if r.harmless != nil && r.harmless(err) {
 		return err
 	}
-	for _, constant := range constants {
-		if same(err, constant) {
-			return constant
-		}
-	}
 	inner := func(err error) error { return r.rebuild(err, depth+1) } // also where there is none, to be withheld
-	if safe := r.network(err, inner); safe != nil {
+	if safe := r.known(err, inner); safe != nil {
 		return safe
 	}
-	if safe := r.certificate(err, inner); safe != nil {
-		return safe
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return r.joined(joined.Unwrap(), depth)
-	}
-	if wrapper, ok := err.(interface{ Unwrap() error }); ok && wrapper.Unwrap() != nil {
-		return wrapped(err, inner(wrapper.Unwrap()))
-	}
-	return r.leaf(err)
-}
-
-// joined returns what may be shown of several errors.
-func (r rebuilder) joined(errs []error, depth int) error {
-	var parts []error
-	for _, part := range errs[:min(len(errs), maxDepth)] {
-		if part != nil {
-			parts = append(parts, r.rebuild(part, maxDepth/2+depth))
+	switch w := err.(type) {
+	case interface{ Unwrap() []error }:
+		var parts []error
+		for _, part := range w.Unwrap() {
+			if part != nil && len(parts) < maxDepth {
+				parts = append(parts, r.rebuild(part, maxDepth/2+depth))
+			}
+		}
+		return errors.Join(parts...)
+	case interface{ Unwrap() error }:
+		if cause := w.Unwrap(); cause != nil {
+			return wrapped(err, inner(cause))
 		}
 	}
-	return errors.Join(parts...)
+	return leaf(err)
 }
 
-// wrapped returns what may be shown of an error of an unknown type around a cause.
+// wrapped returns what may be shown of an error of an unknown type around a cause: the
+// phrase that its text begins with, and then the cause, unless one of them says it all.
+// Where no phrase is known, the cause alone was found to be enough for an operator.
 func wrapped(err, cause error) error {
 	phrase := longest(phrases, err.Error(), strings.HasPrefix)
-	if phrase == "" || strings.HasPrefix(cause.Error(), phrase) { // such as crypto/tls's permanentError
+	switch {
+	case phrase == "" || strings.HasPrefix(cause.Error(), phrase): // such as crypto/tls's permanentError
 		return cause
+	case cause.Error() == Withheld || strings.Contains(phrase, "closed the connection"): // which "EOF" only repeats
+		return errors.New(phrase)
 	}
-	if w, ok := cause.(*words); ok && w.text == Withheld || strings.Contains(phrase, "closed the connection") { // which "EOF" only repeats
-		cause = nil
-	}
-	return &words{phrase, cause}
+	return fmt.Errorf("%s: %w", phrase, cause)
 }
 
-// constants are shown as they are: their text is fixed.
-var constants = []error{
-	context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, io.ErrShortWrite, io.ErrShortBuffer, io.ErrNoProgress,
-	net.ErrClosed, os.ErrDeadlineExceeded, os.ErrPermission, os.ErrNotExist, os.ErrInvalid, os.ErrClosed,
-	http.ErrSchemeMismatch, http.ErrAbortHandler, http.ErrServerClosed, http.ErrBodyReadAfterClose, http.ErrLineTooLong, http.ErrHandlerTimeout, http.ErrNotSupported, http.ErrMissingFile,
-}
-
-// network rebuilds the errors of packages net, os and syscall; nil: err is none.
-func (r rebuilder) network(err error, inner func(error) error) error {
+// known rebuilds an error of a type that [errors.As] is used with, or that has more to
+// say than a phrase; nil: err is none. To rebuild each type of the standard library was
+// rejected: where a type's text is a phrase, or ends with one, the phrase is enough. Of a
+// field that is a text, only names and endings that are written down here are kept.
+func (r rebuilder) known(err error, inner func(error) error) error {
 	switch e := err.(type) {
-	case *redacted:
-		return e.safe
 	case ProxyStatus:
 		return e
-	case syscall.Errno:
+	case syscall.Errno: // errors.Is finds os.ErrPermission and the like in it
 		if e < 1<<14 { // more could spell a secret
 			return e
 		}
 	case *os.SyscallError:
-		return &os.SyscallError{Syscall: oneOf(e.Syscall, "system call", "connect", "read", "write", "socket", "setsockopt", "getsockopt", "bind", "wsarecv", "wsasend", "connectex"), Err: inner(e.Err)}
+		return &os.SyscallError{Syscall: name(e.Syscall, "system call"), Err: inner(e.Err)}
 	case *net.OpError:
-		op := &net.OpError{
-			Op:  oneOf(e.Op, "network", "dial", "read", "readfrom", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect"),
-			Net: oneOf(e.Net, "", "tcp", "tcp4", "tcp6", "udp", "unix"), Err: inner(e.Err),
-		}
-		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp != nil && r.address != "" && tcp.String() == r.address {
-			op.Addr = &net.TCPAddr{IP: append(net.IP(nil), tcp.IP...), Port: tcp.Port, Zone: tcp.Zone}
+		op := &net.OpError{Op: name(e.Op, "network"), Net: name(e.Net, ""), Err: inner(e.Err)}
+		// The address of a name is withheld: it says no more than the name, and a resolver or
+		// a dialer that is foreign could spell a secret in it.
+		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp.String() == r.address {
+			op.Addr = &net.TCPAddr{IP: slices.Clone(tcp.IP), Port: tcp.Port, Zone: tcp.Zone}
 		}
 		return op
 	case *net.DNSError:
-		dns := &net.DNSError{Name: "another host", IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound,
-			Err: oneOf(e.Err, lookupFailure(e.Err), "no such host", "server misbehaving", "i/o timeout", "no answer from DNS server", "lame referral", "cannot unmarshal DNS message",
-				"Temporary failure in name resolution", "operation was canceled", "dnsquery: DNS name does not exist.")}
-		if r.isHost(e.Name) {
-			dns.Name = r.host
-		}
-		return dns
-	case *net.AddrError:
-		return &net.AddrError{Err: oneOf(e.Err, "bad address", "missing address", "no suitable address found", "missing port in address", "too many colons in address")}
-	case *url.Error:
-		return inner(e.Err)
-	}
-	return nil
-}
-
-// certificate rebuilds the errors of packages tls and x509; nil: err is none.
-func (r rebuilder) certificate(err error, inner func(error) error) error {
-	switch e := err.(type) {
+		return &net.DNSError{Name: r.nameOf(e.Name), Err: lookupFailure(e.Err), IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound}
 	case *tls.CertificateVerificationError:
 		return &tls.CertificateVerificationError{Err: inner(e.Err)}
-	case tls.RecordHeaderError:
-		return tls.RecordHeaderError{Msg: oneOf(e.Msg, "malformed record", "first record does not look like a TLS handshake", "unsupported SSLv2 handshake received")}
-	case tls.AlertError:
-		return e
-	case x509.CertificateInvalidError:
-		if e.Reason < 0 || e.Reason > x509.CANotAuthorizedForExtKeyUsage+10 {
-			return &words{text: "x509: invalid certificate"}
-		}
-		detail := "no more is shown"
-		if e.Reason == x509.Expired && e.Cert != nil {
-			detail = "valid from " + e.Cert.NotBefore.UTC().Format(time.RFC3339) + " to " + e.Cert.NotAfter.UTC().Format(time.RFC3339)
-		}
-		return x509.CertificateInvalidError{Reason: e.Reason, Detail: detail}
-	case x509.HostnameError:
-		// Its own text lists the names in the certificate.
-		host, cert := r.host, &x509.Certificate{DNSNames: []string{"other names"}}
-		if !r.isHost(strings.Trim(e.Host, "[]")) {
-			host = "another host"
-		}
-		if e.Certificate != nil && len(e.Certificate.DNSNames)+len(e.Certificate.IPAddresses) == 0 {
-			cert = &x509.Certificate{} // its text is "not valid for any names"
-			if strings.HasPrefix(e.Error(), "x509: certificate relies on legacy Common Name field") {
-				cert.Subject.CommonName = host // and so is the new one's
-			}
-		}
-		return &words{"x509: certificate is not valid for the host", x509.HostnameError{Certificate: cert, Host: host}}
 	case x509.UnknownAuthorityError:
-		return x509.UnknownAuthorityError{}
-	case x509.UnhandledCriticalExtension:
-		return e
-	case x509.ConstraintViolationError:
-		return e
-	case x509.SystemRootsError:
-		return x509.SystemRootsError{Err: inner(e.Err)}
+		return x509.UnknownAuthorityError{} // without the hint, which names a certificate
+	case x509.CertificateInvalidError:
+		return invalid(e)
+	case x509.HostnameError:
+		return r.otherHost(e)
 	}
 	return nil
 }
 
-// isHost reports whether name is the host that was asked for. The lengths are
-// compared, since a letter outside ASCII, such as the Kelvin sign, may equal one in
-// ASCII but for its case.
-func (r rebuilder) isHost(name string) bool {
+// invalid says why a certificate is invalid, and when it was valid if that is why.
+func invalid(e x509.CertificateInvalidError) error {
+	detail := "no more is shown"
+	switch {
+	case e.Reason < 0 || e.Reason > x509.CANotAuthorizedForExtKeyUsage+10: // more could spell a secret
+		return errors.New("x509: invalid certificate")
+	case e.Reason == x509.Expired && e.Cert != nil:
+		detail = "valid from " + e.Cert.NotBefore.UTC().Format(time.RFC3339) + " to " + e.Cert.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return x509.CertificateInvalidError{Reason: e.Reason, Detail: detail}
+}
+
+// otherHost says that a certificate is another host's. The error's own text lists the
+// names in the certificate, which are the server's words. So the certificate is one that
+// makes x509 say as much without them.
+func (r rebuilder) otherHost(e x509.HostnameError) error {
+	host, cert := r.nameOf(strings.Trim(e.Host, "[]")), &x509.Certificate{DNSNames: []string{"other names"}}
+	if e.Certificate != nil && len(e.Certificate.DNSNames)+len(e.Certificate.IPAddresses) == 0 {
+		cert.DNSNames = nil // "not valid for any names"
+		if strings.HasPrefix(e.Error(), "x509: certificate relies on legacy Common Name field") {
+			cert.Subject.CommonName = host // and so does the new one
+		}
+	}
+	return fmt.Errorf("x509: certificate is not valid for the host: %w", x509.HostnameError{Certificate: cert, Host: host})
+}
+
+// nameOf returns the host that was asked for if that is name, else other words. The
+// lengths are compared, since a letter outside ASCII, such as the Kelvin sign, may equal
+// one in ASCII but for its case.
+func (r rebuilder) nameOf(name string) string {
 	name = strings.TrimSuffix(name, ".")
-	return r.host != "" && len(name) == len(r.host) && strings.EqualFold(name, r.host)
+	if r.host != "" && len(name) == len(r.host) && strings.EqualFold(name, r.host) {
+		return r.host
+	}
+	return "another host"
 }
 
 // leaf returns what may be shown of an error of an unknown type that wraps
-// nothing.
-func (r rebuilder) leaf(err error) error {
+// nothing. Most of net/http's are such: errors.New around a text. Their words are the best
+// that there is, so they come before a mere "it is a timeout".
+func leaf(err error) error {
+	switch err { //nolint:errorlint // it wraps nothing
+	case io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded:
+		return err // not only its words, for who asks the error around it what it wraps, or whether it is a timeout
+	}
 	text := err.Error()
-	for alert := range 256 { // before "tls: ", which all of them begin with
+	for alert := range 256 { // crypto/tls's own type is unexported; before "tls: ", which all of them begin with
 		if a := tls.AlertError(alert); a.Error() == text {
 			return a
 		}
 	}
-	if phrase := longest(phrases, text, strings.HasPrefix); phrase != "" {
-		return &words{text: phrase}
-	}
-	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
-		return &words{text: ending}
+	if words := cmp.Or(longest(phrases, text, strings.HasPrefix), longest(endings, text, strings.HasSuffix)); words != "" {
+		return errors.New(words)
 	}
 	for code := range 600 { // net/http's error for CONNECT is the status text
 		if http.StatusText(code) == text && text != "" {
@@ -288,18 +247,22 @@ func (r rebuilder) leaf(err error) error {
 	return nil
 }
 
-// lookupFailure says why there was no answer from a DNS server. Package net has
-// the text of a network error there, with the server's address.
+// lookupFailure says why a lookup failed. Where there was no answer from a DNS server,
+// package net has the text of a network error there, with the server's address.
 func lookupFailure(text string) string {
-	if ending := longest(endings, text, strings.HasSuffix); ending != "" {
+	switch ending := longest(endings, text, strings.HasSuffix); ending {
+	case "":
+		return "lookup failed"
+	case text:
+		return text
+	default:
 		return "no DNS server answers: " + ending
 	}
-	return "lookup failed"
 }
 
-// oneOf returns text if it is among known, else otherwise.
-func oneOf(text, otherwise string, known ...string) string {
-	if slices.Contains(known, text) {
+// name returns text if it is among names, else otherwise.
+func name(text, otherwise string) string {
+	if slices.Contains(names, text) {
 		return text
 	}
 	return otherwise
@@ -315,46 +278,67 @@ func longest(phrases []string, text string, has func(text, phrase string) bool) 
 	return found
 }
 
-// endings are what dialers say last: those of package net after the addresses, and
-// others, such as of SOCKS or a tailnet, in plain words. The last eight are the
-// replies 1 to 8 of a SOCKS server.
+// names are those of operations, networks and system calls. All may stand wherever one may.
+var names = []string{
+	"dial", "read", "readfrom", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect",
+	"tcp", "tcp4", "tcp6", "udp", "unix",
+	"connect", "socket", "setsockopt", "getsockopt", "bind", "wsarecv", "wsasend", "connectex",
+}
+
+// endings are what comes last: the texts of errors that others wrap, what package net says
+// after the addresses, and what other dialers say in plain words, such as of SOCKS or a
+// tailnet. Before them may stand anything.
+//
+// They do not count at a text's beginning, as phrases do. A dialer says first what it was
+// doing, and then the cause.
 var endings = []string{
+	"EOF", "unexpected EOF", "context canceled", "context deadline exceeded", "short write", "short buffer", "multiple Read calls return no data or error",
+	"io: read/write on closed pipe", "use of closed network connection", "file does not exist", "file already closed", "invalid argument",
 	"connection reset by peer", "no route to host", "network is unreachable", "host is unreachable", "host is down", "broken pipe",
-	"i/o timeout", "connection timed out", "operation timed out", "context deadline exceeded", "context canceled", "operation was canceled",
-	"no such host", "too many open files", "operation not permitted", "permission denied", "unexpected EOF", "use of closed network connection",
+	"i/o timeout", "connection timed out", "operation timed out", "operation was canceled",
+	"too many open files", "operation not permitted", "permission denied",
+
+	// Of lookups.
+	"no such host", "server misbehaving", "no answer from DNS server", "lame referral", "cannot unmarshal DNS message",
+	"Temporary failure in name resolution", "dnsquery: DNS name does not exist.",
+
+	// The replies 1 to 8 of a SOCKS server.
 	"general SOCKS server failure", "connection not allowed by ruleset", "network unreachable", "host unreachable",
 	"connection refused", "TTL expired", "command not supported", "address type not supported",
 }
 
 // phrases are the beginnings of texts of net/http, of what it is built on, and of
-// a Pinger's own, that say what went wrong without a word of what a server sent.
+// a Pinger's own, that say what went wrong without a word of what a server sent. The
+// longest counts. A short one, such as "tls: ", says at least where an error is from.
+//
+// What net/http says of a body is not among them: a ping has arrived by then.
 var phrases = []string{
-	"the server closed the connection without an answer", "the server closed the connection in the TLS handshake", "the proxy closed the connection without an answer",
-	"the proxy closed the connection in the TLS handshake",
-	"connection lost before the answer", "refused a redirect from https to http", "stopped after 10 redirects", "redirect refused by the client's CheckRedirect",
-	"failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
+	"the server closed the connection without an answer", "the server closed the connection in the TLS handshake",
+	"the proxy closed the connection without an answer", "the proxy closed the connection in the TLS handshake",
+	"connection lost before the answer", "refused a redirect from https to http", "stopped after 10 redirects",
+	"redirect refused by the client's CheckRedirect", "failed to parse Location header", "unsupported protocol scheme", "http: no Host in request URL",
+	"heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
 
+	// Of an answer's header.
 	"net/http: HTTP/1.x transport connection broken", "http: server gave HTTP response to HTTPS client",
-	"malformed HTTP response", "malformed HTTP status code", "malformed HTTP version", "malformed MIME header line", "malformed MIME header",
+	"malformed HTTP response", "malformed HTTP status code", "malformed HTTP version", "malformed MIME header",
 	"net/http: server response headers exceeded 65536 bytes; aborted", "net/http: server response headers exceeded",
 	"net/http: HTTP/1.x too many 1xx informational responses", "net/http: too many 1xx informational responses", "http2: too many 1xx informational responses",
 	"bad Content-Length", "invalid empty Content-Length", "http: message cannot contain multiple Content-Length headers",
-	"unsupported transfer encoding", "too many transfer encodings", "invalid Trailer key", "bad trailer key",
-	"http: unexpected EOF reading trailer", "http: suspiciously long trailer after chunked body",
-	"malformed chunked encoding", "chunked encoding contains too much non-data", "chunked line ends with bare LF", "invalid CR in chunked line",
-	"empty hex number for chunk length", "invalid byte in chunk length", "http chunk length too large", "header line too long", "message too large",
+	"unsupported transfer encoding", "too many transfer encodings", "invalid Trailer key", "bad trailer key", "header line too long", "message too large",
 
+	// Of a caller's client.
 	"net/http: TLS handshake timeout", "net/http: timeout awaiting response headers", "http2: timeout awaiting response headers",
-	"net/http: request canceled while waiting for connection", "net/http: request canceled", "http: server closed idle connection", "http: idle connection timeout",
-	"net/http: cannot rewind body after connection loss", "net/http: invalid method", "net/http: invalid header",
-	"http: RoundTripper implementation", "net/http: Transport.DialContext hook returned (nil, nil)", "net/http: skip alternate protocol",
+	"net/http: request canceled while waiting for connection", "net/http: request canceled", "http: server closed idle connection",
+	"http: RoundTripper implementation", "net/http: Transport.DialContext hook returned (nil, nil)",
 	"http2: Transport: cannot retry err", "http2: Transport received Server's graceful shutdown GOAWAY", "http2: server sent GOAWAY and closed the connection",
 	"http2: client connection lost", "http2: client connection force closed", "http2: response header list larger than advertised limit", "http2: ", "stream error", "connection error",
 
-	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: handshake failure",
+	// Of TLS and SOCKS.
+	"tls: failed to verify certificate", "tls: first record does not look like a TLS handshake", "tls: unsupported SSLv2 handshake received",
+	"tls: received record with version", "tls: oversized record received",
 	"tls: failed to parse certificate from server", "tls: server selected unsupported protocol version", "tls: server chose an unconfigured cipher suite", "tls: ", "remote error", "local error",
-	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: ",
+	"x509: certificate signed by unknown authority", "x509: certificate has expired or is not yet valid", "x509: unhandled critical extension",
+	"x509: invalid signature: parent certificate cannot sign this kind of certificate", "x509: failed to load system roots and no roots provided", "x509: ",
 	"username/password authentication failed", "no acceptable authentication methods", "unexpected protocol version",
-	"gzip: invalid header", "gzip: invalid checksum", "i/o timeout", "use of closed network connection", "context deadline exceeded", "context canceled",
-	"unexpected EOF", "heartbeat: not sent", "heartbeat: pinger panicked", "heartbeat: pinger ended its goroutine",
 }

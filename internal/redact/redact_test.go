@@ -278,7 +278,6 @@ func TestError(t *testing.T) {
 		{errors.New("s3cr3t\x1b[31m"), redact.Withheld},
 		{redact.ProxyStatus(407), "proxy answered 407 Proxy Authentication Required"},
 		{redact.ProxyStatus(599), "proxy answered 599"},
-		{redact.ProxyStatus(123456789), "proxy answered with an unknown status"},
 		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "tls: failed to verify certificate: x509: certificate signed by unknown authority"},
 		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}, "x509: certificate has expired or is not yet valid: valid from 0001-01-01T00:00:00Z to 0001-01-01T00:00:00Z"},
 		{x509.HostnameError{Certificate: &x509.Certificate{DNSNames: []string{"s3cr3t"}}, Host: "server.example"}, "x509: certificate is not valid for the host: x509: certificate is valid for other names, not server.example"},
@@ -291,7 +290,8 @@ func TestError(t *testing.T) {
 		{&net.OpError{Op: "dial", Net: "tcp"}, "dial tcp: " + redact.Withheld},
 		{&tls.CertificateVerificationError{}, "tls: failed to verify certificate: " + redact.Withheld},
 		{&url.Error{Op: "s3cr3t"}, redact.Withheld},
-		{x509.SystemRootsError{}, "x509: failed to load system roots and no roots provided; " + redact.Withheld},
+		{x509.SystemRootsError{}, "x509: failed to load system roots and no roots provided"},
+		{x509.SystemRootsError{Err: syscall.ENOENT}, "x509: failed to load system roots and no roots provided: no such file or directory"},
 		{errors.Join(nil, &os.SyscallError{Syscall: "s3cr3t"}), "system call: " + redact.Withheld},
 		// An alert is shown, once, though its type is unexported and wrapped twice.
 		{fmt.Errorf("%w", &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}), "remote error: tls: certificate required"},
@@ -328,8 +328,6 @@ func TestError(t *testing.T) {
 		{errors.New("Network Authentication Required"), "proxy answered 511 Network Authentication Required"},
 		{redact.ProxyStatus(100), "proxy answered 100 Continue"},
 		{redact.ProxyStatus(999), "proxy answered 999"},
-		{redact.ProxyStatus(99), "proxy answered with an unknown status"},
-		{redact.ProxyStatus(1000), "proxy answered with an unknown status"},
 		{foreign{"even", nil}, "i/o timeout"}, // it says that it is a timeout
 		{chain(29), "EOF"},
 		{chain(31), redact.Withheld},
@@ -340,11 +338,6 @@ func TestError(t *testing.T) {
 		require.EqualError(t, redact.Error(row.err, "server.example", "127.0.0.1:80"), row.want)
 	}
 	require.NoError(t, redact.Error(nil, "", ""))
-	var timeout net.Error
-	require.ErrorAs(t, redact.Error(os.ErrDeadlineExceeded, "", ""), &timeout)
-	require.True(t, timeout.Timeout())
-	require.ErrorAs(t, redact.Error(io.EOF, "", ""), &timeout)
-	require.False(t, timeout.Timeout())
 }
 
 // chain is EOF, wrapped so often.
@@ -445,8 +438,7 @@ type several struct{ errs []error }
 func (*several) Error() string     { return "s3cr3t" }
 func (e *several) Unwrap() []error { return e.errs }
 
-// A redacted error is a timeout if it was one, and its parts are found where they are
-// rebuilt.
+// A redacted error is a timeout if it was one, and so is a part of it that is rebuilt.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	for err, want := range map[error]bool{
@@ -455,17 +447,23 @@ func TestTimeout(t *testing.T) {
 		&quiet{context.DeadlineExceeded}:              true,
 		&quiet{os.ErrDeadlineExceeded}:                true,
 		&quiet{io.EOF}:                                false,
+		io.EOF:                                        false,
+		os.ErrDeadlineExceeded:                        true,
 		&url.Error{Op: "Get", URL: "http://s3cr3t", Err: os.ErrDeadlineExceeded}: true,
 	} {
-		var timeout net.Error
-		require.ErrorAs(t, redact.Error(err, "", ""), &timeout)
+		var timeout net.Error = &url.Error{Err: redact.Error(err, "", "")}
 		require.Equal(t, want, timeout.Timeout(), "%v", err)
-		require.Equal(t, want, timeout.Temporary()) //nolint:staticcheck // it is a part of net.Error
 	}
 	for _, name := range []string{"tcp", "tcp4", "udp", "s3cr3t"} {
 		op, ok := redact.As[*net.OpError](redact.Error(&net.OpError{Op: "dial", Net: name, Err: io.EOF}, "", ""))
 		require.True(t, ok)
 		require.Equal(t, map[bool]string{true: name}[name != "s3cr3t"], op.Net)
+		require.False(t, op.Timeout())
+	}
+	for _, err := range []error{os.ErrDeadlineExceeded, context.DeadlineExceeded, syscall.ETIMEDOUT} {
+		op, ok := redact.As[*net.OpError](redact.Error(&net.OpError{Op: "read", Err: err}, "", ""))
+		require.True(t, ok)
+		require.True(t, op.Timeout(), "%v", err)
 	}
 }
 

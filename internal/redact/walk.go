@@ -1,14 +1,17 @@
 package redact
 
+import "slices"
+
 // maxErrors bounds a walk over the errors that an error wraps. It may wrap itself,
 // or itself twice, and errors.Is would then go on for ever.
 const maxErrors = 1000
 
 // Is is [errors.Is] for an err that is foreign code: it looks at no more than
-// maxErrors errors, and a method that panics has found nothing.
+// maxErrors errors, and one that panics has nothing in it. A target that cannot be compared
+// makes == panic only beside an error of its own type, and is not found then.
 func Is(err, target error) bool {
 	return find(err, func(err error) bool {
-		if same(err, target) {
+		if err == target { //nolint:errorlint // what it wraps is looked at by itself
 			return true
 		}
 		is, ok := err.(interface{ Is(target error) bool })
@@ -29,38 +32,30 @@ func As[E error](err error) (found E, ok bool) {
 }
 
 // find reports whether err matches, or an error that it wraps, in the order of
-// [errors.Is].
-func find(err error, match func(error) bool) (found bool) {
-	pending := []error{err}
-	for n := 0; n < maxErrors && len(pending) > 0 && !found; n++ {
-		err, pending = pending[len(pending)-1], pending[:len(pending)-1]
-		if err == nil {
-			continue
+// [errors.Is]. Each error has a recover of its own: what one of several parts does is no
+// reason not to look at the others.
+//
+// One bound for all errors was chosen, and not one for the depth: an error that joins itself
+// twice has two to the power of any depth. It bounds the stack too. To call errors.Is with a
+// time limit was rejected, since nothing can end the goroutine that does not return.
+func find(err error, match func(error) bool) bool {
+	left := maxErrors
+	var in func(err error) bool
+	in = func(err error) (found bool) {
+		defer func() { _ = recover() }()
+		if left--; left < 0 || err == nil {
+			return false
 		}
-		guard(func() { found = match(err) })
-		guard(func() {
-			switch w := err.(type) {
-			case interface{ Unwrap() error }:
-				pending = append(pending, w.Unwrap())
-			case interface{ Unwrap() []error }:
-				parts := w.Unwrap()
-				for i := min(len(parts), maxErrors) - 1; i >= 0; i-- {
-					pending = append(pending, parts[i])
-				}
-			}
-		})
+		if match(err) {
+			return true
+		}
+		switch w := err.(type) {
+		case interface{ Unwrap() error }:
+			return in(w.Unwrap())
+		case interface{ Unwrap() []error }:
+			return slices.ContainsFunc(w.Unwrap(), in)
+		}
+		return false
 	}
-	return found
-}
-
-// guard calls f, which runs foreign code, and survives its panic.
-func guard(f func()) {
-	defer func() { _ = recover() }()
-	f()
-}
-
-// same is ==, for an err that cannot be compared too.
-func same(err, constant error) (equal bool) {
-	guard(func() { equal = err == constant }) //nolint:errorlint // what it wraps is looked at by itself
-	return equal
+	return in(err)
 }
