@@ -10,19 +10,19 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
 
-// A SyncReporter reports when a database, or anything else that is replicated, last
-// synced. [SyncTracker] implements it. So does *litestream.DB, from
-// github.com/benbjohnson/litestream. But a *litestream.DB still reports syncs after
-// its replica is gone, even while the database is written to.
+// A SyncReporter reports when a database, or anything else that is replicated, last synced.
+// [SyncTracker] implements it. *litestream.DB, from github.com/benbjohnson/litestream,
+// implements it too. But a *litestream.DB still reports syncs after its replica is gone,
+// even while the database is written to.
 //
 // Both methods may be called from several goroutines at once. They must not call
 // Monitor.Beat. If a reporter panics, its database is unhealthy, and the others are
 // judged all the same.
 type SyncReporter interface {
-	// Path names the database in log lines, in a [DatabaseStatus] and in
-	// [Monitor.Remove]. New and Add call it once, and it must be unique among the
-	// databases that they are given. On what Options.Source returns, it is called at
-	// each check.
+	// Path names the database in log lines, in a [DatabaseStatus] and in [Monitor.Remove].
+	// New and Add call it once, and the path must be unique among the databases that they
+	// are given. Path is called at each check and each Status on the reporters that
+	// Options.Source returns.
 	Path() string
 
 	// LastSuccessfulSyncAt returns when the database was last known to be in sync. If

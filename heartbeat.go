@@ -128,12 +128,11 @@ type Options struct {
 	// Run, or at the first check of that database. ResultFromContext gives the reason.
 	//
 	// A signal that fails is tried again as a heartbeat is, until it is sent or a check
-	// finds all databases healthy. The next signal can follow only after a check has
-	// found all databases healthy. Heartbeats and failure signals are never in flight
-	// together, unless a Pinger ignores its ctx. If a heartbeat was cut short for the
-	// signal, or a signal for the heartbeat, or if it timed out less than MinInterval
-	// before, the later one is sent once more MinInterval later, because the service may
-	// have received them in either order.
+	// finds all databases healthy. The next signal can follow only after a check has found
+	// all databases healthy. Heartbeats and failure signals are never in flight together,
+	// unless a Pinger ignores its ctx. If one of the two was cut short for the other, or
+	// timed out less than MinInterval before the other began, the later one is sent once
+	// more, MinInterval later. The service may have received them in either order.
 	//
 	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger
@@ -154,10 +153,10 @@ type Options struct {
 	// longer returns is no longer checked. Paths need not be unique: each reporter is
 	// checked.
 	//
-	// Source is called at each check and each Status, from several goroutines, and
-	// must not block. The Monitor does not keep the slice. A goroutine has read it
-	// before it calls Source again. A nil in the slice counts as an unhealthy database
-	// with ReasonPanicked. So does a Source that panics. Source must not call Beat.
+	// Source is called at each check and each Status, from several goroutines, and must not
+	// block. The Monitor does not keep the slice: each goroutine has read its slice before
+	// the same goroutine calls Source again. A nil in the slice, or a Source that panics,
+	// counts as an unhealthy database with ReasonPanicked. Source must not call Beat.
 	Source func() []SyncReporter
 }
 

@@ -33,11 +33,11 @@ import (
 // has not. It makes one attempt. A [Monitor] decides when to make another, and makes
 // one soon if the error matches [ErrNotSent].
 //
-// A Monitor calls Ping with a ctx that ends after [MinInterval]. [ResultFromContext]
-// gets from it what the ping is about. A Monitor never makes two calls at once for one
-// target. It ends the ctx of a heartbeat early if a failure signal is due, and that of
-// a signal if a heartbeat is due, but never for the sake of another target. If Ping
-// panics or ends its goroutine, it has failed.
+// A Monitor calls Ping with a ctx that ends after [MinInterval]. [ResultFromContext] gets
+// from it what the ping is about. A Monitor never makes two calls at once for one target.
+// It ends the ctx of a heartbeat early if a failure signal is due, and the ctx of a failure
+// signal early if a heartbeat is due. It never ends a ctx early for another target of the
+// same kind. If Ping panics or ends its goroutine, it has failed.
 //
 // If a Pinger is also a [fmt.Stringer], log lines show what that returns. Errors, a
 // [TargetResult] and the health page show it only if it could not be a URL, with or
@@ -54,7 +54,8 @@ func (f PingerFunc) Ping(ctx context.Context) error { return f(ctx) }
 
 // MultiPinger returns a [Pinger] that pings all the given ones, also those of a nested
 // MultiPinger, at once. A [Monitor] treats each as a target with an outcome, log line,
-// spacing and retry of its own. Without one, Ping waits for all and joins their errors.
+// spacing and retry of its own. Without a Monitor, Ping waits for all and joins their
+// errors.
 func MultiPinger(pingers ...Pinger) Pinger {
 	var flat multiPinger
 	for _, p := range pingers {
@@ -189,11 +190,11 @@ const (
 // field, package fmt calls no method and prints everything.
 type HTTPOptions struct {
 	// Client sends the requests. It is copied and never modified. A redirect that its
-	// CheckRedirect refuses is refused. It must not repeat a request by itself. If its
-	// transport is net/http's, the pinger prevents that by closing the HTTP/1 connection
-	// that a repetition would use. No other connection is closed. If Client is nil, the
-	// pinger uses a client of its own, which makes an HTTP/1.1 connection for each ping
-	// and honours the proxy environment variables.
+	// CheckRedirect refuses is refused. The client must not repeat a request by itself. If
+	// its transport is net/http's, the pinger prevents a repetition by closing the HTTP/1
+	// connection that a repetition would use. No other connection is closed. If Client is
+	// nil, the pinger uses a client of its own, which makes an HTTP/1.1 connection for each
+	// ping and honours the proxy environment variables.
 	Client *http.Client
 
 	// Timeout is how long one ping may take, with its redirects and the body of the

@@ -15,8 +15,8 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
-// An Outcome says how a check ended. The zero [Result] has the zero Outcome, and so
-// has the Result that [ResultFromContext] returns while a heartbeat is under way.
+// An Outcome says how a check ended. The zero [Result] has the zero Outcome. The Result
+// that [ResultFromContext] returns while a heartbeat is under way also has it.
 type Outcome int
 
 // The outcomes of a check.
@@ -41,8 +41,8 @@ func (o Outcome) String() string {
 // MarshalText returns the same text as String, for JSON.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
-// UnmarshalText sets o to the Outcome that String gives that text for. It returns
-// an error for any other text.
+// UnmarshalText sets o to the Outcome whose String method returns text. It returns an error
+// for any other text.
 func (o *Outcome) UnmarshalText(text []byte) error {
 	known := slices.Index(outcomes, string(text))
 	if known < 0 {
@@ -66,9 +66,10 @@ type Result struct {
 
 // A TargetResult describes one ping of one target.
 type TargetResult struct {
-	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the
-	// URL. For a Pinger that is no HTTPPinger, Name is what its String method returns (of
-	// an http or https URL, the scheme and host), or "target" and its position.
+	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the URL.
+	// For a Pinger that is no HTTPPinger, Name is what its String method returns, and of an
+	// http or https URL only the scheme and host. If that is empty or could be another URL,
+	// Name is "target" and the position of the Pinger.
 	Name string
 	Err  error // nil: it has arrived
 }

@@ -92,13 +92,13 @@ func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
 	return c.blockUntil(ctx, func() bool { return len(c.waiters) >= waiters })
 }
 
-// Step blocks until a Monitor's Run waits on the clock, moves the clock by d, and
-// blocks until Run waits again. Then the checks of Run are over. If ctx is done first,
-// Step returns the error of ctx, and the clock may have moved. A Run that has ended does
-// not wait again, so give Step a ctx that ends with the Run. It leaves a waiter behind,
-// which Step takes for the next Run's: Advance the clock past it before that Run begins.
-// Step is for one Monitor on a clock. With several, call BlockUntil with their number,
-// and then Advance.
+// Step blocks until a Monitor's Run waits on the clock, moves the clock by d, and blocks
+// until Run waits again. Then the checks of Run are over. If ctx is done first, Step
+// returns the error of ctx, and the clock may have moved. A Run that has ended does not
+// wait again, so give Step a ctx that ends with the Run. Such a Run leaves a waiter behind,
+// which Step takes for a waiter of the next Run: Advance the clock past that waiter before
+// the next Run begins. Step is for one Monitor on a clock. With several, call BlockUntil
+// with their number, and then Advance.
 func (c *Clock) Step(ctx context.Context, d time.Duration) error {
 	waits := func() bool { return len(c.waiters) > 0 && !c.served }
 	if err := c.blockUntil(ctx, waits); err != nil {
