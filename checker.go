@@ -281,15 +281,6 @@ type look struct {
 	index   map[string]struct{} // the same; nil until somebody asks
 }
 
-// remember keeps the paths of Options.Source's databases.
-func (l *look) remember(dbs []database) {
-	for i := range dbs {
-		if dbs[i].since == fromSource {
-			l.sourced = append(l.sourced, dbs[i].path)
-		}
-	}
-}
-
 // asked reports whether the look asked db too.
 func (l *look) asked(db *database) bool {
 	if db.since != fromSource {
@@ -419,27 +410,23 @@ func (m *Monitor) withSource(added, room []database) []database {
 
 // lost reports whether a database was lost since the look before, and makes this
 // the look before of the next. One in which anything panicked has seen too little
-// for that.
+// for that. mu is held: Run begins and ends with no look before.
 func (m *Monitor) lost(c *check) bool {
-	m.mu.Lock()
-	before, jumps := m.before, m.schedule.Jumps(c.now)
-	m.mu.Unlock()
-	this := m.spare
-	if this == nil {
-		this = &look{}
+	this := &m.rooms[0]
+	if this == m.before {
+		this = &m.rooms[1]
 	}
-	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]} // its room is used again
-	lost := c.judgeLoss(m.asked.dbs, before, this, jumps)
-	if m.spare = this; len(c.panics) > 0 {
-		return lost
-	}
+	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]}
 	if m.source != nil {
-		this.remember(m.asked.dbs)
+		for i := range m.asked.dbs {
+			if db := &m.asked.dbs[i]; db.since == fromSource {
+				this.sourced = append(this.sourced, db.path)
+			}
+		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.before == before { // else Run has begun or ended in between
-		m.before, m.spare = this, before
+	lost := c.judgeLoss(m.asked.dbs, m.before, this, m.schedule.Jumps(c.now))
+	if c.panics == nil {
+		m.before = this
 	}
 	return lost
 }

@@ -185,7 +185,7 @@ type Monitor struct {
 	looking  chan struct{}
 	asked    inquiry
 	sourced  []database // room for what source returns
-	spare    *look      // room for the next
+	rooms    [2]look    // for the look before, and for the next
 	slowLook watchdog
 
 	mu         sync.Mutex // guards what follows
@@ -533,11 +533,11 @@ func (m *Monitor) endLook() {
 // service is the true one.
 func (m *Monitor) decide(ctx context.Context, c *check) {
 	v := schedule.Verdict{Healthy: c.healthy(), None: c.databases == 0}
+	m.mu.Lock()
 	if len(m.signals) > 0 {
 		v.Lost = m.lost(c)
 		v.Fresh = c.fresh
 	}
-	m.mu.Lock()
 	c.plan = m.schedule.Decide(c.now, v, c.action)
 	if c.plan.Cut {
 		var cut []*flight

@@ -410,10 +410,11 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	return is
 }
 
-// Jumps returns the jumps there were, from old to new, at now.
+// Jumps returns the jumps there were, from old to new, at now. They are valid until the
+// next call of a method.
 func (s *Schedule) Jumps(now time.Time) []Jump {
 	s.tick(now)
-	return slices.Clone(s.jumps)
+	return s.jumps
 }
 
 // tick takes note of the time: of a jump in it, and of the grid points that have
