@@ -261,8 +261,8 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	return v
 }
 
-// ages returns how long ago a time was by the monotonic clock, where both times have
-// a reading, and by the wall clock: the larger and the smaller. The first stands
+// ages returns how long ago a time was, by the monotonic clock (if both times have a
+// reading of it) and by the wall clock. The larger of the two comes first. The first stands
 // still while the machine sleeps, the second can be set.
 func ages(now, at time.Time) (older, newer time.Duration) {
 	mono, wall := now.Sub(at), now.Round(0).Sub(at.Round(0))
@@ -329,10 +329,11 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 	return lost
 }
 
-// elapsed returns how much time there was to sync since a time, and for how long that
-// holds: the jumps since then were none. A jump counts for maxAge, in which the jumps
-// after it do not count either. It may have been seen late: then it excuses syncs that
-// came after it, and must not do so for longer.
+// elapsed returns how much time there was to sync since a given time: what has passed, less
+// the jumps since then. It also returns for how long the oldest of these jumps still
+// counts. A jump counts until maxAge has passed since its end, not counting later jumps. A
+// jump may have been noticed late. Then it also excuses syncs that came after it, and must
+// not do so for longer.
 func (v *verdict) elapsed(at time.Time, jumps []schedule.Jump) (elapsed, holds time.Duration) {
 	ago, _ := ages(v.now, at)
 	jumped := time.Duration(0)
@@ -387,8 +388,8 @@ func (m *Monitor) ask(c *check) {
 	}
 }
 
-// withSource returns the databases that were added and then those of Source, for
-// which it uses room. A Source that panics is a database that does.
+// withSource returns the databases that were added, followed by those of Source, in the
+// memory of room. A Source that panics counts as a database that panics.
 func (m *Monitor) withSource(added, room []database) []database {
 	if m.source == nil {
 		return added
@@ -408,9 +409,10 @@ func (m *Monitor) withSource(added, room []database) []database {
 	return all
 }
 
-// lost reports whether a database was lost since the look before, and makes this
-// the look before of the next. One in which anything panicked has seen too little
-// for that. mu is held: Run begins and ends with no look before.
+// lost reports whether a database was lost since the look before. It keeps this look for
+// the next one to be compared with, unless anything panicked in it: such a look has seen
+// too little. The caller holds mu, because Run clears before when it begins and when it
+// ends.
 func (m *Monitor) lost(c *check) bool {
 	this := &m.rooms[0]
 	if this == m.before {

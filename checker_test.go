@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/go-heartbeat/heartbeat"
 	"github.com/go-heartbeat/heartbeat/heartbeattest"
@@ -126,6 +127,18 @@ func TestH1_ZeroIsNeverFresh(t *testing.T) {
 	require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
 }
 
+// H1: on a clock that starts at the zero time, a database that has never synced is not
+// fresh, however young the clock is.
+func TestH1_YoungClock(t *testing.T) {
+	const maxAge = 5 * time.Minute
+	for _, age := range []time.Duration{0, maxAge, maxAge + 1} {
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{heartbeat.NewSyncTracker("/data/app.db")},
+			&heartbeat.Options{MaxSyncAge: maxAge, Clock: &stillClock{time.Time{}.Add(age)}, Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, heartbeat.ReasonNotSynced, m.Beat(t.Context()).Reason, "%v", age)
+	}
+}
+
 // H3: all must be healthy, and there must be one. H4: only Remove makes one leave.
 func TestH3_H4_All(t *testing.T) {
 	f := newFixture(t, heartbeat.Options{})
@@ -230,6 +243,24 @@ func TestAddRemove_KeepsOrder(t *testing.T) {
 	}
 	require.Equal(t, want, paths)
 	require.Equal(t, len(want), f.Beat(t.Context()).Databases)
+}
+
+// A database that was removed is not kept alive, also if nobody looks.
+func TestAddRemove_WithoutLooks(t *testing.T) {
+	m, err := heartbeat.New(sent, nil, &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	change := func(path string) weak.Pointer[heartbeat.SyncTracker] {
+		db := heartbeat.NewSyncTracker(path)
+		require.NoError(t, m.Add(db))
+		require.True(t, m.Remove(path))
+		return weak.Make(db)
+	}
+	gone := change("first")
+	change("second")
+	change("third")
+	runtime.GC()
+	require.Nil(t, gone.Value())
+	require.Empty(t, m.Status().Databases) // m is alive until here
 }
 
 // A check that is under way keeps the set it began with.

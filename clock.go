@@ -10,7 +10,7 @@ import "time"
 // Both methods may be called from several goroutines at once.
 type Clock interface {
 	// Now returns the current time. If the time has a monotonic reading, as that of
-	// [time.Now] has, the schedule stays as it is when the wall clock is set.
+	// [time.Now] has, the regular checks of Run do not move when the wall clock is set.
 	Now() time.Time
 
 	// After returns a channel on which one value arrives once d has passed. Run asks

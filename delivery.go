@@ -153,9 +153,9 @@ func (m *Monitor) nowOr(fallback time.Time) time.Time {
 	return now
 }
 
-// maxReports is how many calls of OnResult may be under way at once, and how many
-// may be made before all of them have returned if Beats make them. Without the second
-// bound an OnResult that makes two Beats, each of which calls it, makes a tree of that
+// maxReports is how many calls of OnResult may be under way at once. A Beat is also not
+// reported if so many calls were made since none was under way. Without this second bound,
+// an OnResult that makes two Beats, each of which calls it, makes a tree of calls of that
 // depth.
 const maxReports = 100
 

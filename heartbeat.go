@@ -120,12 +120,12 @@ type Options struct {
 	// else happens. A handler that blocks holds up the check that it belongs to.
 	Logger *slog.Logger
 
-	// FailPinger is pinged once when databases are lost, so that the service can
-	// alert at once. A database is lost when it was healthy at the check before and is
-	// unhealthy now, or when its last sync has become too old since the check before.
+	// FailPinger is pinged once when databases are lost, so that the service can alert at
+	// once. A database is lost when it is unhealthy now and all databases were healthy at
+	// the check before, or when its last sync has become too old since the check before.
 	// Run looks when a last sync becomes too old, and not only at the next heartbeat. A
-	// last sync in the future is no loss. No database is lost at the first check of a
-	// Run, or at the first check of that database. ResultFromContext gives the reason.
+	// last sync in the future is no loss. No database is lost at the first check of a Run,
+	// or at the first check of that database. ResultFromContext gives the reason.
 	//
 	// A signal that fails is tried again as a heartbeat is, until it is sent or a check
 	// finds all databases healthy. The next signal can follow only after a check has found
@@ -154,9 +154,10 @@ type Options struct {
 	// checked.
 	//
 	// Source is called at each check and each Status, from several goroutines, and must not
-	// block. The Monitor does not keep the slice: each goroutine has read its slice before
-	// the same goroutine calls Source again. A nil in the slice, or a Source that panics,
-	// counts as an unhealthy database with ReasonPanicked. Source must not call Beat.
+	// block. The Monitor reads the slice right after the call, and does not keep it.
+	// Another goroutine may call Source in the meantime. A nil in the slice, or a Source
+	// that panics, counts as an unhealthy database with ReasonPanicked. Source must not
+	// call Beat.
 	Source func() []SyncReporter
 }
 
@@ -318,8 +319,8 @@ func (m *Monitor) Remove(path string) bool {
 	return m.set.remove(path)
 }
 
-// Status judges the databases now. With that it returns the Result of the newest
-// check. It never waits for a check or a ping.
+// Status judges the databases now. It also returns the Result of the newest check that has
+// ended. It never waits for a check or a ping.
 func (m *Monitor) Status() Status {
 	m.mu.Lock()
 	added := m.set.databases()
@@ -370,7 +371,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
 	defer r.checks.Wait()
 	defer func() {
-		// Before the wait for the pings, which would look like a late wake-up.
+		// Stop comes before the wait for the pings, because that wait would look like a
+		// late wake-up.
 		m.mu.Lock()
 		m.schedule.Stop()
 		m.before = nil

@@ -45,10 +45,11 @@ type levels struct {
 	panics []slog.Level // of each unhealthy database; nil: none panicked
 }
 
-// levels decides the levels of a check's lines. Those of Run's further looks for one beat
-// are DEBUG, unless what they say has changed. So are they at its first look where a
-// database has not synced yet or there is none, since daemons start so. That there is
-// none is said once, not once a beat: a daemon that follows has none for long.
+// levels decides the levels of a check's lines. The lines of Run's further looks for one
+// beat are DEBUG, unless they say something new. The line of Run's first look is DEBUG too,
+// if databases that have not synced yet are all that is wrong or there is no database:
+// daemons start so. That there is no database is said once, and not once a beat, because a
+// daemon that follows has none for long.
 func (l *runLines) levels(c *check) (is levels) {
 	result := &c.result
 	first := !l.looked
@@ -122,8 +123,8 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 	return attrs
 }
 
-// logDelivery tells what became of a ping. The first failure of a beat is an ERROR,
-// so that an outage is one a beat. A ping that was cut short says nothing of the
+// logDelivery tells what became of a ping. The first failure of a beat is an ERROR, so that
+// an outage makes one ERROR line a beat. A ping that was cut short says nothing of the
 // target. A failure signal is a WARN: who reads the log must see that it went out.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	message, level := "heartbeat", slog.LevelInfo
@@ -217,7 +218,8 @@ func (m *Monitor) warnOfSlowLook() {
 	}
 }
 
-// warnOfSlowPing names a target whose pinger has not returned after its timeout.
+// warnOfSlowPing names a target whose pinger has not returned ten seconds after its ctx
+// ended.
 func (m *Monitor) warnOfSlowPing(ctx context.Context, t *target) {
 	m.log(ctx, slog.LevelWarn, "pinger has not returned",
 		t.withURL(slog.String("target", t.name), slog.Duration("waited", MinInterval+patience))...)

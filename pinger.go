@@ -258,11 +258,11 @@ type endpoint struct {
 	logName     string // what logs call the URL
 }
 
-// NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or
-// https URL with a host. If opts is nil, all defaults are used. NewHTTPPinger refuses a
-// URL with a fragment, and one that can only be a mistake, such as two URLs in one
-// string or a placeholder that was not replaced. The error says what is wrong with the
-// URL or the options, and repeats neither.
+// NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or https URL
+// with a host. If opts is nil, all defaults are used. NewHTTPPinger refuses a URL with a
+// fragment, and one that can only be a mistake, such as two URLs in one string or a
+// placeholder that was not replaced. The error says what is wrong with the URL or the
+// options. It repeats no part of the URL, the body or a header's value.
 //
 // In the URL's query, "{reason}" stands for the text of the [Result] that the ping is
 // about, escaped. It is refused elsewhere in the URL.
@@ -301,8 +301,8 @@ func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	if e.RedactURL {
 		e.logName = e.Name
 	}
-	// Asking for an encoding keeps net/http from undoing one without a bound. If a redirect
-	// leads to another host, these fields are all that it gets.
+	// net/http unpacks an answer, without a bound, unless the request names an encoding. If
+	// a redirect leads to another host, that host gets these fields only.
 	header := http.Header{"User-Agent": {userAgent}, "Accept-Encoding": {"identity"}}
 	if e.Body != "" {
 		header.Set("Content-Type", "text/plain; charset=utf-8")
@@ -389,8 +389,8 @@ func (e *endpoint) newRequest(ctx context.Context) *http.Request {
 	return req
 }
 
-// readAnswer says what an answer means. It never waits for more bytes than it needs to
-// tell that: a server may hold the connection open behind them.
+// readAnswer says what an answer means. With the pinger's own client it waits for no more
+// bytes than it needs for that, because a server may hold the connection open behind them.
 func (e *endpoint) readAnswer(resp *http.Response) error {
 	limited := &io.LimitedReader{R: resp.Body, N: maxBody}
 	// A body that is read to its end leaves a caller's connection reusable. That of
@@ -405,8 +405,8 @@ func (e *endpoint) readAnswer(resp *http.Response) error {
 		}
 		return &StatusError{Code: resp.StatusCode, RetryAfter: min(max(0, retryAfter(resp)), longest)}
 	}
-	// The status line proves the arrival. Only what came of the body can deny it,
-	// and not that the rest did not come.
+	// The status line proves that the ping has arrived. Only words of the body can deny
+	// that. A body that breaks off does not deny it.
 	body := bufio.NewReaderSize(limited, maxWords)
 	// A server may pack an answer though nobody asked for that. The first byte tells: no
 	// denial begins so. Content-Encoding was rejected as the sign, since a server may send

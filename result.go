@@ -124,7 +124,8 @@ func (r Result) clone() Result {
 	return r
 }
 
-// skipFor makes r the Result of a check that found these databases unhealthy, or none.
+// skipFor makes r the Result of a check that found these databases unhealthy, or that found
+// no database.
 func (r *Result) skipFor(unhealthy []DatabaseStatus) {
 	r.Outcome, r.Reason, r.Unhealthy = Skipped, ReasonNoDatabases, unhealthy
 	if len(unhealthy) > 0 {
@@ -258,9 +259,9 @@ func (r Result) LogValue() slog.Value {
 // Status is what a [Monitor] knows now.
 type Status struct {
 	Healthy    bool             `json:"healthy"`               // whether there are databases and all are healthy
-	Interval   time.Duration    `json:"interval"`              // between two heartbeats: the one that counts, in JSON in nanoseconds
+	Interval   time.Duration    `json:"interval"`              // between two heartbeats, MinInterval or more; in JSON in nanoseconds
 	LastResult Result           `json:"last_result,omitzero"`  // of the newest check that has ended; zero: none has
-	LastSentAt time.Time        `json:"last_sent_at,omitzero"` // when the latest ping that succeeded began; zero: none has
+	LastSentAt time.Time        `json:"last_sent_at,omitzero"` // when the latest heartbeat that was sent began; zero: none was
 	Databases  []DatabaseStatus `json:"databases"`             // all of them: those that were added, in that order, then those of Source
 }
 

@@ -3,9 +3,9 @@
 // them), a redirect takes what is secret to no other host, and an error says
 // whether anything has left, and nothing that a server has sent.
 //
-// It is not a client with the repetition left out. net/http repeats a request by
-// itself, prints what a server says unasked to the process's log, and goes on
-// dialling when the request is over; each of these has to be kept from it.
+// One call of net/http is not enough for that. net/http repeats a request by itself, prints
+// what a server says unasked to the process's log, and goes on dialling when the request is
+// over. This package prevents all three.
 package oneshot
 
 import (
@@ -139,8 +139,8 @@ func newAttempt(req *http.Request) *attempt {
 }
 
 // neverLeft reports whether err proves that no byte of a request is out. net/http's
-// transport asks for a connection before it writes to one; of another, only an
-// error that stands for a failed dial proves as much.
+// transport asks for a connection before it writes to one. With another transport, only an
+// error of a failed dial proves that nothing is out.
 //
 // To go by the error alone was rejected: a proxy's refusal, and a connection that is closed
 // in a handshake, have no type of their own. So was to count what is written to our own

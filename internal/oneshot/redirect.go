@@ -56,10 +56,10 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Authority returns the host of u and, where its scheme does not imply it, the port:
-// in a form that is equal for two URLs of one host. So case and a final dot do not
-// count. Hosts are equal as ASCII, in which DNS and TLS know them: one outside ASCII
-// equals its punycode form, and none that is ASCII but for its case.
+// Authority returns the host of u and, where its scheme does not imply it, the port: in a
+// form that is equal for two URLs of one host. So case and a final dot do not count. Hosts
+// are equal as ASCII, in which DNS and TLS know them. A host outside ASCII equals its
+// punycode form. It never equals an ASCII host by case folding.
 //
 // The scheme does not count: a check is one check by http and by https. So a port that the
 // scheme implies is left out, and not filled in.

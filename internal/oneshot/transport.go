@@ -18,12 +18,12 @@ import (
 
 const readBuffer = 4 << 10 // an answer is read by so many bytes at a time
 
-// newTransport returns a transport with a connection for each request, which ends
-// with it. Kept ones were rejected: pings are a minute apart and servers close idle
-// connections sooner; net/http repeats a request on one that broke; and it prints
-// what arrives on an idle one to the process's log. HTTP/2 was rejected too, since it
-// keeps and repeats by design. A transport with a dialer of its own and no
-// ForceAttemptHTTP2 has none.
+// newTransport returns a transport with a connection for each request, which ends with it.
+// Kept ones were rejected: pings are a minute apart and servers close idle connections
+// sooner; net/http repeats a request on one that broke; and it prints what arrives on an
+// idle one to the process's log. HTTP/2 was rejected too, since it keeps connections and
+// repeats requests by design. A transport with a dialer of its own has it only with
+// ForceAttemptHTTP2.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -55,10 +55,10 @@ func newTransport() *http.Transport {
 	}
 }
 
-// A conn is a connection from which net/http reads nothing before it writes: not at
-// the start, and not again after a TLS handshake. net/http alone reads at once. If a
-// server speaks before it is asked, and the request is not there yet, net/http prints
-// the server's words to the process's log and the request fails.
+// A conn is a connection from which net/http reads nothing before it writes: not at the
+// start, and not again after a TLS handshake. On another connection net/http reads
+// immediately. If a server speaks before it is asked, and the request is not there yet,
+// net/http prints the server's words to the process's log and the request fails.
 //
 // Two exchanges come before the request, and must be read.
 //
@@ -67,8 +67,9 @@ func newTransport() *http.Transport {
 // record, and net/http would find it there at once. To follow the records' lengths here was
 // rejected: the bytes come from a buffer, and no difference can be measured.
 //
-// With a SOCKS proxy, a write does not count as a request. The proxy's replies are read by
-// a few bytes, before any handshake, and an answer is not. So a read for an answer waits.
+// With a SOCKS proxy, a write to the proxy does not count as a request. The proxy's replies
+// are read a few bytes at a time, before any handshake, and such reads do not wait. A read
+// for an answer is larger, and waits.
 //
 // A deadline does not end a read that waits. net/http sets one for SOCKS alone.
 type conn struct {
@@ -76,8 +77,8 @@ type conn struct {
 	ctx context.Context // ends with the attempt, and so does a read that waits
 	in  *bufio.Reader   // what Conn has sent
 
-	// net/http begins and ends a handshake, and uses the connection before, in it and
-	// after, with one goroutine at a time. Only then does it read and write at once.
+	// Before, during and right after a handshake, net/http uses the connection from one
+	// goroutine at a time. It reads and writes at the same time only later.
 	written         chan struct{} // holds a value once there is something to be answered
 	shaking, secure bool          // whether a handshake is going on, and whether there ever was one
 }

@@ -80,14 +80,14 @@ var (
 	placeholder = lazy(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
 	escape      = lazy(`%[0-9A-Fa-f]{2}`)
 
-	// Right behind a value. As a value, or in the words of a message, a URL is a part of
-	// the first. An escape, such as %20, ends in what looks like a value, so escapes are
-	// shortened to their % before.
+	// This finds a URL right behind a value. A URL that is a value, or that is in the words
+	// of a message, is a part of the first. An escape, such as %20, ends in what looks like
+	// a value, so escapes are shortened to their % before.
 	secondInQuery = lazy(`(?i)[\w,;|&}]https?://`)
 
-	// What is no Reason, but is meant to be one: in a URL, where braces have no other
-	// use, also if one of them is missing. A body may be a program's text or JSON, with
-	// "reason" as a key: there only both braces around it make a mistake.
+	// These find what is no Reason, but is meant to be one. In a URL one of the braces may
+	// be missing. A body may be a program's text or JSON, with "reason" as a key. So in a
+	// body only a word with both braces around it counts as a mistake.
 	reasonInURL  = lazy(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
 	reasonInText = lazy(`(?i)\{[ \t]*reasons?[ \t]*\}`)
 )

@@ -1,11 +1,11 @@
 // Package redact says what may be shown of an error that came about while a
 // secret was in use: the URL of a ping, or a header.
 //
-// It is an allowlist. An error of a known type is rebuilt from those of its
-// fields that cannot hold a secret; of any other error's text only a phrase that
-// is written down in this file is shown; what is left is called withheld. A list
-// of secrets to look for was rejected: a server can re-encode, shorten or split
-// one, and a list of all the ways to do so has no end.
+// It is an allowlist. An error of a known type is rebuilt from those of its fields that
+// cannot hold a secret; of any other error's text only a phrase that is written down in
+// this file is shown. If there is none, [Withheld] is shown. A list of secrets to look for
+// was rejected: a server can re-encode, shorten or split one, and a list of all the ways to
+// do so has no end.
 package redact
 
 import (

@@ -4,13 +4,12 @@
 // told the time and what happened, and says what is due and when to ask again.
 // Its caller guards it with a mutex, and does what it says without the mutex.
 //
-// The words: the grid is start + k·interval, and each of its points owes every
-// target a beat. A look is one inquiry of all databases; looks never overlap, so
-// their verdicts are told in the order in which they were made. An attempt is one
-// ping of one target; it is recorded when it is reserved, before the request goes
-// out. A target owes a ping until an attempt on it has been sent. A target's floor
-// is the earliest time of its next attempt by our own rules; its retryAfter is the
-// same by the server's wish.
+// The words: the grid is start + k·interval, and each of its points owes every target a
+// beat. A look is one inquiry of all databases; looks never overlap, so their verdicts are
+// told in the order in which they were made. An attempt is one ping of one target; it is
+// recorded when it is reserved, before the request goes out. A target owes a ping until an
+// attempt on it has been sent. A target's floor is the earliest time of its next attempt by
+// our own rules. Its field after is the earliest time that the server asked for.
 //
 // Beats and failure signals contradict each other, and at the service the last to
 // arrive counts. A request that has left cannot be called back, so no order of sending
@@ -18,9 +17,9 @@
 // more was rejected: an outage would be told a minute late. The newer one goes out at
 // once, and once more when nothing older can arrive.
 //
-// One timer for each target was rejected: several wake-ups where one will do. So
-// was a queue of what is due: what is owed changes with each verdict, and a queue
-// would have to be searched and mended where these few fields are compared.
+// One timer for each target was rejected: several wake-ups where one will do. A queue of
+// what is due was rejected too: what is owed changes with each verdict, and a queue would
+// have to be searched and mended each time. Here a few fields are compared.
 package schedule
 
 import (
@@ -29,11 +28,10 @@ import (
 )
 
 const (
-	// RetryPause is the time from one try to the next while nothing was sent: long
-	// enough to spare a network that is down, and six tries within the shortest
-	// interval. It is also the shortest jump in time that is seen as one: the
-	// clocks of a busy machine may be read seconds late, and its wall clock is
-	// often corrected by less.
+	// RetryPause is the time from one try to the next while nothing was sent. It spares a
+	// network that is down, and allows six tries within the shortest interval. It is also
+	// the shortest jump in time that is seen as one: the clocks of a busy machine may be
+	// read seconds late, and its wall clock is often corrected by less.
 	RetryPause = 10 * time.Second
 
 	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
@@ -177,8 +175,9 @@ type Schedule struct {
 	nextPeek  time.Time // no peek before; zero: any
 	wakeAt    time.Time // when Next will be asked again at the latest; zero: not known
 
-	// From old to new. One sum of their lengths was rejected: on a machine that naps
-	// again and again it would excuse a sync for naps from before it, and so for ever.
+	// From old to new. One sum of their lengths was rejected: on a machine that sleeps
+	// again and again, it would include sleeps from before a sync, and so excuse that sync
+	// for ever.
 	jumps []Jump
 }
 
@@ -256,8 +255,8 @@ func (s *Schedule) nextCheck() time.Time {
 	return next
 }
 
-// earlierTry returns when t may be tried, if that is owed and before next. Whoever
-// settles an attempt in flight asks Next again, so that is not waited for.
+// earlierTry returns when t may be tried, if that is owed and before next. An attempt in
+// flight is not considered, because Next is asked again when it is settled.
 func earlierTry(next time.Time, t *target, notBefore time.Time) time.Time {
 	if !t.owed || t.pinging {
 		return next
@@ -284,7 +283,8 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 			s.nextLook = s.now.Add(RetryPause)
 		}
 	}
-	// What is cut is lost. So nothing is, unless something can take its place now.
+	// A ping that is cut is lost. So pings are cut only if a ping of this kind can be made
+	// now.
 	mine, other := s.kinds(plan.Signal)
 	plan.Cut = other.pinging() && slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
 	if !plan.Cut {
@@ -308,8 +308,8 @@ func (s *Schedule) observe(v Verdict) {
 		watching = watching || !t.signalled
 	}
 	if began && s.running {
-		// The service takes the signal for down until a beat comes: so one is owed
-		// as soon as the databases are back, and not at the next grid point.
+		// After the signal, the service shows the check as down until a beat comes. So a
+		// beat is owed as soon as the databases are back, and not at the next grid point.
 		s.owe()
 		s.nextLook = s.now.Add(RetryPause)
 	}
@@ -323,12 +323,13 @@ func (s *Schedule) observe(v Verdict) {
 // may reports whether the plan may ping t now.
 func (s *Schedule) may(t *target, plan *Plan) bool {
 	wanted := t.owed || plan.action == Beat && !plan.Signal
-	// Not ready: what a rate-limited Beat costs is mostly this, and that copies times.
+	// ready is not called, since it copies times, and this is most of what a rate-limited
+	// Beat costs.
 	return wanted && !t.pinging && !s.now.Before(t.floor) && !s.now.Before(t.after)
 }
 
-// Reserve records the plan's attempts: one on each target that is owed one and may
-// be pinged; a Beat's heartbeat, on each that may be pinged.
+// Reserve records the plan's attempts: one on each target that is owed one and may be
+// pinged. For a Beat's heartbeat, the target need not be owed one.
 func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
 	s.reservations++
@@ -366,10 +367,10 @@ func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	return &s.beats, &s.signals
 }
 
-// Settle tells what became of an attempt. It pays no other debt than the one that
-// it was about: a ping that began before a grid point or an outage says nothing of
-// that, and a signal of an outage that is over nothing of the next. Where one of the
-// other kind may still arrive after it, it has to be made once more.
+// Settle tells what became of an attempt. An attempt pays only the debt that it was about.
+// A ping that began before a grid point or an outage does not count for that, and a signal
+// of an outage that is over does not count for the next. If an attempt of the other kind
+// may still arrive after this one, this one has to be made once more.
 func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	s.tick(now)
 	mine, other := s.kinds(a.Signal)
@@ -394,7 +395,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	} else if o.Cut || o.GaveUp {
 		t.doubt = s.now.Add(s.Spacing)
 	}
-	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // what was asked for before has been minded
+	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // an earlier Retry-After has been waited for
 	if s.running && t.owed {
 		is.Retry = later(t.ready(), s.now).Sub(s.now)
 	}
