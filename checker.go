@@ -308,12 +308,12 @@ func (l *look) asked(db *database) bool {
 func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule.Jump) (lost bool) {
 	since := time.Duration(0)
 	if before != nil {
-		since, _ = v.elapsed(before.ended, jumps)
+		since, _ = elapsed(v.now, before.ended, jumps)
 	}
 	for n, i := range v.at {
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
-			age, holds := v.elapsed(v.unhealthy[n].LastSyncAt, jumps)
+			age, holds := elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
 			if overdue = age - v.maxAge; overdue <= 0 { // it is stale by jumps only
 				v.fresh = min(v.fresh, -overdue, holds)
 				continue
@@ -330,22 +330,18 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 }
 
 // elapsed returns how much time there was to sync since a given time: what has passed, less
-// the jumps since then. It also returns for how long the oldest of these jumps still
-// counts. A jump counts until maxAge has passed since its end, not counting later jumps. A
-// jump may have been noticed late. Then it also excuses syncs that came after it, and must
-// not do so for longer.
-func (v *verdict) elapsed(at time.Time, jumps []schedule.Jump) (elapsed, holds time.Duration) {
-	ago, _ := ages(v.now, at)
-	jumped := time.Duration(0)
-	for _, j := range slices.Backward(jumps) {
-		ended, _ := ages(v.now, j.End)
-		if ended >= ago || ended-jumped > v.maxAge {
-			break
+// the jumps since then. It also returns for how long all of these still count. A jump may
+// have been noticed late. Then it also excuses syncs that came after it, and must not do so
+// for longer.
+func elapsed(now, at time.Time, jumps []schedule.Jump) (elapsed, holds time.Duration) {
+	ago, _ := ages(now, at)
+	elapsed, holds = ago, math.MaxInt64
+	for _, j := range jumps {
+		if ago > j.Ago {
+			elapsed, holds = elapsed-j.Length, min(holds, j.Counts)
 		}
-		holds = v.maxAge - (ended - jumped)
-		jumped += j.Length
 	}
-	return ago - jumped, holds
+	return elapsed, holds
 }
 
 // lost reports whether db, which is unhealthy now, is so since the look.
@@ -365,10 +361,8 @@ func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) b
 func (m *Monitor) ask(c *check) {
 	m.slowLook.start()
 	defer func() { // also where a reporter ends this goroutine
+		c.slowLine = m.slowLook.stop()
 		m.asked.asking.Store(nil)
-		if c.slowLine = m.slowLook.stop(); c.slowLine != nil {
-			m.sourced = nil // the line may read it
-		}
 	}()
 	m.mu.Lock()
 	m.looks++

@@ -466,3 +466,92 @@ func TestS7_Centuries(t *testing.T) {
 		}
 	})
 }
+
+// S7, F1: a jump that has expired excuses nothing again, however the clock is set later.
+func TestS7_OldJumpAfterACorrection(t *testing.T) {
+	clock := &skewedClock{}
+	_, signals := jumping(t, 3*time.Hour, 20*time.Minute, heartbeat.Options{Interval: time.Minute, MaxSyncAge: 5 * time.Minute}, clock,
+		map[time.Duration]func(*heartbeat.Monitor){
+			time.Minute + 15*time.Second:    stepBy(clock, 3*time.Hour),  // a nap
+			15*time.Minute + 15*time.Second: stepBy(clock, -2*time.Hour), // the wall clock is corrected
+			22*time.Minute + 15*time.Second: stepBy(clock, 3*time.Hour),  // another nap
+		})
+	require.Equal(t, []time.Duration{25*time.Minute + 1}, signals)
+}
+
+// S7, F4: a Run that begins with a stale database does not signal it when the clock is
+// set back and right again.
+func TestS7_StaleBeforeRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		clock := &skewedClock{start: time.Now()}
+		var signals []time.Duration
+		dead := heartbeat.NewSyncTracker("/data/dead.db")
+		dead.Record(clock.Now())
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{dead}, &heartbeat.Options{
+			Interval: time.Minute, Clock: clock, Logger: quiet,
+			FailPinger: heartbeat.PingerFunc(func(context.Context) error {
+				signals = append(signals, time.Since(clock.start))
+				return nil
+			}),
+		})
+		require.NoError(t, err)
+		time.AfterFunc(30*time.Second, func() { clock.step(3 * time.Hour) })      // a nap
+		time.AfterFunc(245*time.Second, func() { clock.step(-10 * time.Minute) }) // somebody sets the clock
+		time.AfterFunc(265*time.Second, func() { clock.step(10 * time.Minute) })  // and sets it right
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			require.NoError(t, m.Run(ctx))
+			cancel()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, []time.Duration{time.Minute + 1}, signals, "that of the first Run")
+	})
+}
+
+// S7: a long jump counts for MaxSyncAge, however many short ones come after it.
+func TestS7_BigJumpBeforeManySmall(t *testing.T) {
+	clock := &skewedClock{}
+	steps := map[time.Duration]func(*heartbeat.Monitor){
+		time.Hour + 15*time.Second: stepBy(clock, 60*time.Hour), // a weekend
+	}
+	for n := range 1100 { // and then a machine that stalls for ten seconds every 60
+		steps[time.Hour+45*time.Second+time.Duration(n)*time.Minute] = stepBy(clock, 10*time.Second)
+	}
+	_, signals := jumping(t, 24*time.Hour, time.Minute, heartbeat.Options{Interval: time.Minute, MaxSyncAge: 26 * time.Hour}, clock, steps)
+	require.Empty(t, signals, "23 hours awake without a sync, and 26 are allowed")
+}
+
+// S7, F1: where several jumps were seen that were none, Run looks when the first of them
+// counts no longer.
+func TestS7_NewerJumpEndsFirst(t *testing.T) {
+	clock := &skewedClock{}
+	m := time.Minute
+	beat := func(by time.Duration) func(m *heartbeat.Monitor) {
+		return func(m *heartbeat.Monitor) { clock.step(by); go m.Beat(context.Background()) }
+	}
+	_, signals := jumping(t, 3*time.Hour-time.Second, 20*m, heartbeat.Options{Interval: 3 * time.Hour, MaxSyncAge: 10 * m}, clock,
+		map[time.Duration]func(*heartbeat.Monitor){
+			21 * m: beat(time.Hour), 21*m + 20*time.Second: beat(-time.Hour),
+			22 * m: beat(time.Hour), 22*m + 20*time.Second: beat(-time.Hour),
+		})
+	require.NotEmpty(t, signals)
+	require.LessOrEqual(t, signals[0], 33*m, "ten minutes after the latest jump")
+}
+
+// S7: a check allocates nothing, also after a jump.
+func TestS7_AllocatesAfterAJump(t *testing.T) {
+	clock := &stillClock{withMonotonic(epoch, time.Second)}
+	db := heartbeattest.NewReporter("/data/app.db")
+	db.Set(clock.now)
+	m, err := heartbeat.New(sent, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: quiet, Clock: clock, FailPinger: &heartbeattest.Pinger{}})
+	require.NoError(t, err)
+	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+	clock.now = withMonotonic(epoch.Add(time.Minute), 2*time.Second) // one suspend of a minute
+	m.Beat(t.Context())
+	clock.now = withMonotonic(epoch.Add(30*24*time.Hour), 2*time.Second+30*24*time.Hour-time.Minute) // a month later
+	db.Set(clock.now)
+	require.Equal(t, heartbeat.Sent, m.Beat(t.Context()).Outcome)
+	require.Zero(t, testing.AllocsPerRun(100, func() { m.Beat(t.Context()) }))
+}

@@ -105,11 +105,12 @@ func (m *Monitor) ping(ctx context.Context, f *flight) []delivery {
 
 // deliver makes one attempt and settles it.
 func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d *delivery) {
-	d.target = &m.targets[a.Target]
+	targets := m.targets
 	if a.Signal {
-		d.target = &m.signals[a.Target]
+		targets = m.signals
 	}
-	slow := watchdog{patience: MinInterval + patience, bark: func() { m.warnOfSlowPing(ctx, d.target) }}
+	d.target = &targets[a.Target]
+	slow := watchdog{patience: MinInterval + patience, line: func() func() { return func() { m.warnOfSlowPing(ctx, d.target) } }}
 	slow.start()
 	d.err = callPinger(f.ctx, d.target.pinger)
 	cut, now := false, a.Began

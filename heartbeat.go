@@ -258,7 +258,7 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 		m.interval = MinInterval
 	}
 	m.maxSyncAge = cmp.Or(o.MaxSyncAge, m.interval)
-	m.slowLook = watchdog{patience: patience, bark: m.warnOfSlowLook}
+	m.slowLook = watchdog{patience: patience, line: m.lineOfSlowLook}
 	m.schedule = schedule.New(schedule.Settings{
 		Interval: m.interval, Spacing: MinInterval, MaxSyncAge: m.maxSyncAge,
 		Beats: len(targets), Signals: len(signals), SystemClock: m.systemClock,
@@ -517,6 +517,7 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	case c.result.Outcome == Skipped:
 	case c.action == schedule.Peek:
 		c.forgotten = true
+		return
 	case ended != nil:
 		c.result.Outcome, c.result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ended)
 	}

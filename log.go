@@ -79,7 +79,11 @@ func (l *runLines) levels(c *check) (is levels) {
 				level = slog.LevelDebug
 			}
 			is.panics = append(is.panics, level)
-			l.panicked[s.Path] = l.panicked[s.Path] || s.Reason == ReasonPanicked
+		}
+		for _, s := range result.Unhealthy { // afterwards: two databases of Source may have one path
+			if s.Reason == ReasonPanicked {
+				l.panicked[s.Path] = true
+			}
 		}
 	}
 	return is
@@ -172,12 +176,13 @@ func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 	return attrs
 }
 
-// A watchdog barks once if something takes longer than its patience.
+// A watchdog has a line written if something takes longer than its patience.
 type watchdog struct {
 	patience time.Duration
-	bark     func()
+	line     func() (write func()) // what it says is looked at before stop returns; it is written beside
 	timer    *time.Timer
-	barked   chan struct{} // closed when bark has returned
+	seen     chan struct{} // closed when line has returned
+	written  chan struct{} // closed when write has
 }
 
 // start begins to watch. The timer is used again, since a new one for each look would be
@@ -187,34 +192,42 @@ func (w *watchdog) start() {
 		w.timer.Reset(w.patience)
 		return
 	}
-	barked := make(chan struct{})
-	w.barked, w.timer = barked, time.AfterFunc(w.patience, func() {
-		defer close(barked)
-		w.bark()
+	seen, written := make(chan struct{}), make(chan struct{})
+	w.seen, w.written = seen, written
+	w.timer = time.AfterFunc(w.patience, func() {
+		defer close(written)
+		write := w.line()
+		close(seen)
+		write()
 	})
 }
 
-// stop ends the watch. If there was a bark, stop returns what to await.
+// stop ends the watch. If a line is being written, stop returns what to await.
 func (w *watchdog) stop() <-chan struct{} {
 	if w.timer.Stop() {
 		return nil
 	}
+	<-w.seen
 	w.timer = nil
-	return w.barked
+	return w.written
 }
 
-// await waits for the end of a bark, so that its line does not outlive the check.
-func await(barked <-chan struct{}) {
-	if barked != nil {
-		<-barked
+// await waits for a line, so that it does not outlive the check.
+func await(written <-chan struct{}) {
+	if written != nil {
+		<-written
 	}
 }
 
-// warnOfSlowLook names the database that a look waits for.
-func (m *Monitor) warnOfSlowLook() {
-	if path := m.asked.asking.Load(); path != nil {
-		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered",
-			slog.String("db", *path), slog.Duration("waited", patience))
+// lineOfSlowLook names the database that the look under way waits for.
+func (m *Monitor) lineOfSlowLook() (write func()) {
+	path := m.asked.asking.Load()
+	if path == nil {
+		return func() {}
+	}
+	db := slog.String("db", *path)
+	return func() {
+		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered", db, slog.Duration("waited", patience))
 	}
 }
 

@@ -575,3 +575,115 @@ func TestLogTable(t *testing.T) {
 		}
 	}
 }
+
+// L4, F1: a look that only asks whether a database is stale, and is forgotten, makes no
+// later line a new one.
+func TestL4_PeekBetweenLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		start := time.Now()
+		lagging := reporterFunc{"/data/lagging.db", func() time.Time {
+			if s := time.Since(start); s > 4*time.Second && s < 8*time.Second {
+				return time.Now() // another replica has answered
+			}
+			return start.Add(-time.Hour)
+		}}
+		other := reporterFunc{"/data/other.db", func() time.Time { // syncs at 0s and 5s and then always
+			if s := time.Since(start); s > 5*time.Second {
+				return time.Now()
+			}
+			return start.Add(-5*time.Minute + 5*time.Second)
+		}}
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{lagging, other}, &heartbeat.Options{
+			Logger: log.logger(slog.LevelWarn), FailPinger: heartbeat.PingerFunc(func(context.Context) error { return nil }),
+		})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.Equal(t, 1, strings.Count(strings.Join(log.lines(), "\n"), "WARN heartbeat skipped"))
+	})
+}
+
+// L1, H5: two databases of Source may have one path. Each panic is an ERROR.
+func TestL1_PanicsOfOnePath(t *testing.T) {
+	log := &logBuffer{}
+	m, err := heartbeat.New(sent, nil, &heartbeat.Options{
+		Logger: log.logger(slog.LevelDebug),
+		Source: func() []heartbeat.SyncReporter {
+			return []heartbeat.SyncReporter{&panicReporter{"/data/app.db", "first"}, &panicReporter{"/data/app.db", "second"}}
+		},
+	})
+	require.NoError(t, err)
+	m.Beat(t.Context())
+	var errs []string
+	for _, l := range log.lines() {
+		if strings.HasPrefix(l, "ERROR") {
+			errs = append(errs, l)
+		}
+	}
+	require.Equal(t, []string{"ERROR sync reporter panicked db=/data/app.db panic=first", "ERROR sync reporter panicked db=/data/app.db panic=second"}, errs)
+}
+
+// L1: the failure of a Beat that began before a Run is an ERROR, though the Run has begun
+// when it ends.
+func TestL1_BeatBetweenRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		hang := time.Duration(0)
+		n := 0
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			n++
+			if n >= 3 {
+				return nil
+			}
+			time.Sleep(hang)
+			return fmt.Errorf("ping %d", n)
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: log.logger(slog.LevelDebug)})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		require.NoError(t, m.Run(ctx)) // the first term
+		cancel()
+		time.Sleep(time.Minute)
+		hang = 10 * time.Second
+		go m.Beat(t.Context())
+		time.Sleep(time.Second)
+		ctx, cancel = context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		require.NoError(t, m.Run(ctx)) // the second term
+		require.Contains(t, strings.Join(log.lines(), "\n"), "ERROR heartbeat failed error=ping 2")
+	})
+}
+
+// L1: the line about a slow look that ends at that moment names a database of that look.
+func TestL1_SlowLookBesideTheNext(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			log := &logBuffer{}
+			slow := []heartbeat.SyncReporter{reporterFunc{"/slow", func() time.Time {
+				time.Sleep(10 * time.Second)
+				return time.Now()
+			}}}
+			var all []heartbeat.SyncReporter
+			for i := range 20 {
+				all = append(all, reporterFunc{fmt.Sprint("/fast/", i), func() time.Time { runtime.Gosched(); return time.Now() }})
+			}
+			n := 0
+			m, err := heartbeat.New(sent, nil, &heartbeat.Options{Logger: log.logger(slog.LevelWarn), Source: func() []heartbeat.SyncReporter {
+				if n++; n == 1 { // looks are made one at a time
+					return slow
+				}
+				return all
+			}})
+			require.NoError(t, err)
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() { m.Beat(context.Background()) })
+			}
+			wg.Wait()
+			for _, line := range log.lines() {
+				require.Contains(t, line, "db=/slow")
+			}
+		})
+	}
+}

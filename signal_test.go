@@ -866,3 +866,16 @@ func TestF5_Hangs(t *testing.T) {
 		})
 	}
 }
+
+// F1: a FailPinger may have more targets than the pinger.
+func TestF1_MoreSignalsThanBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signals := &heartbeattest.Pinger{}
+		m, err := heartbeat.New(sent, fresh(), &heartbeat.Options{Logger: quiet, FailPinger: heartbeat.MultiPinger(signals, signals)})
+		require.NoError(t, err)
+		stop := run(t, m)
+		time.Sleep(6 * time.Minute) // the database never syncs again
+		stop()
+		require.Equal(t, 2, len(signals.Times()))
+	})
+}

@@ -37,7 +37,7 @@ const (
 	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
 	minPeek       = time.Second     // between two looks that only ask whether a database became stale
 	maxWait       = 5 * time.Minute // on the system's clock, so that a nap is noticed that soon after it
-	maxJumps      = 1000            // that are remembered; each takes 32 bytes
+	maxJumps      = 100             // that are remembered one by one
 )
 
 // An Action is what a caller of Next does, and why a look is made.
@@ -74,8 +74,9 @@ type Verdict struct {
 // A Jump is time that passed without a chance to sync: the machine slept, the
 // process stood still, or the clock was stepped forward.
 type Jump struct {
-	End    time.Time
+	Ago    time.Duration // how long ago it ended
 	Length time.Duration
+	Counts time.Duration // for how long it will still count
 }
 
 // A Plan is what a caller does about a verdict.
@@ -100,7 +101,8 @@ type Attempt struct {
 	number uint64 // of the reservation: the larger is the later, also on a clock that was set back
 	beat   uint64 // the current one when it was reserved
 	debt   uint64 // what it may pay
-	owed   bool   // whether that was owed
+	owed   bool   // whether that was owed, by a Run
+	last   bool   // whether it is the last word: nothing of the other kind can arrive after it
 }
 
 // An Outcome is what became of an attempt.
@@ -178,7 +180,13 @@ type Schedule struct {
 	// From old to new. One sum of their lengths was rejected: on a machine that sleeps
 	// again and again, it would include sleeps from before a sync, and so excuse that sync
 	// for ever.
-	jumps []Jump
+	jumps []jump
+	told  []Jump // room for what Jumps returns
+}
+
+type jump struct {
+	end    time.Time
+	length time.Duration
 }
 
 // New returns a Schedule. Two attempts on one target begin at least Spacing apart,
@@ -334,28 +342,27 @@ func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
 	s.reservations++
 	mine, other := s.kinds(plan.Signal)
-	for i := range mine.targets {
-		t := &mine.targets[i]
-		if !s.may(t, plan) {
-			continue
-		}
-		plan.Attempts = append(plan.Attempts, Attempt{
-			Signal: plan.Signal, Target: i, Began: s.now, number: s.reservations, beat: s.beat, debt: mine.debt, owed: t.owed,
-		})
-		t.pinging, t.floor = true, s.now.Add(s.Spacing)
-	}
-	if len(plan.Attempts) == 0 {
-		return
-	}
-	mine.latest = s.reservations
 	// An attempt that is under way for two spacings hangs: its ctx ended after one. To
 	// count it for longer would repeat the other kind for as long as it hangs. It counts
 	// once more when it ends: see Settle.
 	doubtful := func(t target) bool {
 		return t.pinging && s.now.Before(t.floor.Add(s.Spacing)) || s.now.Before(t.doubt)
 	}
+	certain := mine.certain
 	if slices.ContainsFunc(other.targets, doubtful) {
-		mine.certain = s.now.Add(s.Spacing)
+		certain = s.now.Add(s.Spacing)
+	}
+	for i := range mine.targets {
+		t := &mine.targets[i]
+		if !s.may(t, plan) {
+			continue
+		}
+		plan.Attempts = append(plan.Attempts, Attempt{
+			Signal: plan.Signal, Target: i, Began: s.now, number: s.reservations, beat: s.beat,
+			debt: mine.debt, owed: t.owed && s.running, last: !s.now.Before(certain),
+		})
+		t.pinging, t.floor = true, s.now.Add(s.Spacing)
+		mine.latest, mine.certain = s.reservations, certain
 	}
 }
 
@@ -385,13 +392,13 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	}
 	if o.Sent {
 		if a.debt == mine.debt {
-			t.owed, t.signalled = a.Began.Before(mine.certain), a.Signal
+			t.owed, t.signalled = !a.last, a.Signal
 		}
 		return Settlement{}
 	}
 	// A failure with an answer leaves no doubt: the service has taken the request in.
 	if o.NotSent {
-		t.floor = earlier(t.floor, a.Began.Add(RetryPause))
+		t.floor = t.floor.Add(RetryPause - s.Spacing) // it was reserved a Spacing before its floor
 	} else if o.Cut || o.GaveUp {
 		t.doubt = s.now.Add(s.Spacing)
 	}
@@ -411,11 +418,25 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	return is
 }
 
-// Jumps returns the jumps there were, from old to new, at now. They are valid until the
-// next call of a method.
+// Jumps returns the jumps that a last sync may still be older for, at now, from new to old.
+// They are valid until the next call. A jump counts for MaxSyncAge, in which the jumps after
+// it do not count. One that has expired is forgotten: a clock that is set back later would
+// make it look younger than it is.
 func (s *Schedule) Jumps(now time.Time) []Jump {
 	s.tick(now)
-	return s.jumps
+	s.told = s.told[:0]
+	since := time.Duration(0) // how much of the time since then was a jump
+	for i, j := range slices.Backward(s.jumps) {
+		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
+		counts := s.MaxSyncAge - (ago - since)
+		if counts < 0 {
+			s.jumps = slices.Delete(s.jumps, 0, i+1)
+			break
+		}
+		s.told = append(s.told, Jump{ago, j.length, counts})
+		since += j.length
+	}
+	return s.told
 }
 
 // tick takes note of the time: of a jump in it, and of the grid points that have
@@ -439,8 +460,12 @@ func (s *Schedule) tick(now time.Time) {
 	}
 	// Points that have passed are dropped, whatever made Run late: the service needs one
 	// beat now, and not one for each.
-	for now.Sub(s.gridPoint) >= s.Interval { // again if that is further than a Duration reaches
-		s.newBeat(s.gridPoint.Add(now.Sub(s.gridPoint).Truncate(s.Interval)))
+	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
+		point := s.gridPoint.Add(passed.Truncate(s.Interval))
+		if now.Sub(point) >= s.Interval { // it is further away than a Duration reaches
+			point = now
+		}
+		s.newBeat(point)
 	}
 }
 
@@ -459,7 +484,10 @@ func (s *Schedule) noteJump(now time.Time) {
 	}
 	switch {
 	case length >= RetryPause:
-		s.jumps = append(s.jumps[max(0, len(s.jumps)+1-maxJumps):], Jump{now, length})
+		if s.jumps = append(s.jumps, jump{now, length}); len(s.jumps) > maxJumps { // the two oldest become one
+			s.jumps[1].length += s.jumps[0].length
+			s.jumps = slices.Delete(s.jumps, 0, 1)
+		}
 	case step > -RetryPause: // a wall clock that was set back by more owes a beat; it makes no sync older
 		return
 	}
@@ -508,7 +536,7 @@ func (s *Schedule) setBack(by time.Duration) {
 		}
 	}
 	for i := range s.jumps {
-		s.jumps[i].End = s.jumps[i].End.Add(-by)
+		s.jumps[i].end = s.jumps[i].end.Add(-by)
 	}
 	s.staleAt, s.nextPeek, s.wakeAt = time.Time{}, time.Time{}, time.Time{}
 	if s.running {

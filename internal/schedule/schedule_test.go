@@ -192,7 +192,7 @@ func TestS7_Jump(t *testing.T) {
 				continue
 			}
 			require.Equal(t, Check, action)
-			require.Equal(t, []Jump{{now, late}}, s.Jumps(now))
+			require.Equal(t, []Jump{{0, late, 2 * time.Hour}}, s.Jumps(now))
 			plan = s.Decide(now, Verdict{Healthy: true, Fresh: 2 * time.Hour}, Check)
 			s.Settle(now, plan.Attempts[0], Outcome{Sent: true})
 			for at := now; ; {
@@ -203,25 +203,60 @@ func TestS7_Jump(t *testing.T) {
 				}
 				at = wake
 			}
+			require.Equal(t, []Jump{{2 * time.Hour, late, 0}}, s.Jumps(now.Add(2*time.Hour)))
+			require.Empty(t, s.Jumps(now.Add(2*time.Hour+1)), "nothing that counts is older")
 		}
 	}
 }
 
-// S7: jumps that come again and again are remembered one by one, the latest of them.
+// S7: jumps that come again and again are remembered as long as a sync may be older
+// than they are, in the time that did not jump; the oldest become one.
 func TestS7_ManyJumps(t *testing.T) {
 	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
 	s.Start(start)
 	now := start
-	for n := 1; n <= 2*maxJumps; n++ {
-		for _, a := range s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, Check).Attempts {
+	sum := func() (sum time.Duration) {
+		for _, j := range s.Jumps(now) {
+			sum += j.Length
+		}
+		return sum
+	}
+	for n := 1; n <= 10*maxJumps; n++ {
+		plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, Check)
+		for _, a := range plan.Attempts {
 			s.Settle(now, a, Outcome{Sent: true})
 		}
 		_, wake := s.Next(now)
-		now = wake.Add(time.Duration(n) * 20 * time.Second)
-		jumps := s.Jumps(now)
-		require.Len(t, jumps, min(n, maxJumps))
-		require.Equal(t, Jump{now, time.Duration(n) * 20 * time.Second}, jumps[len(jumps)-1])
+		now = wake.Add(20 * time.Second)
+		s.Next(now)
+		require.LessOrEqual(t, len(s.Jumps(now)), maxJumps)
+		awake := now.Sub(start) - time.Duration(n)*20*time.Second
+		require.LessOrEqual(t, sum(), min(time.Duration(n)*20*time.Second, now.Sub(start)), "after %v", awake)
 	}
+	require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
+}
+
+// S7: a jump counts as long as a sync from before it may be young enough, leaving
+// aside the jumps that came after it.
+func TestS7_JumpBehindAJump(t *testing.T) {
+	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
+	s.Start(start)
+	late := func(now time.Time, by time.Duration) time.Time {
+		plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, Check)
+		for _, a := range plan.Attempts {
+			s.Settle(now, a, Outcome{Sent: true})
+		}
+		action, wake := s.Next(now)
+		require.Equal(t, Wait, action)
+		now = wake.Add(by)
+		s.Next(now)
+		return now
+	}
+	first := late(start, 20*time.Minute)
+	second := late(first, 3*time.Hour)
+	awake := second.Sub(first) - 3*time.Hour
+	require.Len(t, s.Jumps(first.Add(3*time.Hour).Add(time.Hour)), 2, "an hour awake since the first, and %v since the second", time.Hour-awake)
+	require.Equal(t, []Jump{{time.Hour - awake + 1, 3 * time.Hour, awake - 1}}, s.Jumps(first.Add(3*time.Hour).Add(time.Hour+1)))
 }
 
 // S7, F5: what may still arrive at the service is remembered no longer because the clock
@@ -268,5 +303,25 @@ func TestS7_JumpBeforeSetBack(t *testing.T) {
 	jumped := wake.Add(20 * time.Minute)
 	s.Next(jumped)
 	s.Decide(jumped.Add(10*time.Minute), Verdict{Healthy: true}, Beat)
-	require.Equal(t, []Jump{{jumped.Add(-2 * time.Hour), 20 * time.Minute}}, s.Jumps(jumped.Add(10*time.Minute-2*time.Hour)))
+	require.Equal(t, []Jump{{10 * time.Minute, 20 * time.Minute, 50 * time.Minute}}, s.Jumps(jumped.Add(10*time.Minute-2*time.Hour)))
+}
+
+// S7, F5: a signal that a beat may overtake is made once more, also if the clock is set back
+// while the signal is in flight.
+func TestS7_F5_InFlightAtSetBack(t *testing.T) {
+	for _, back := range []time.Duration{0, time.Hour} {
+		s := newSchedule(10*time.Minute, 1, 1)
+		s.Start(start)
+		settle(s, 0, look(s, 0, true, Check), Outcome{GaveUp: true})
+		signal := look(s, 5*time.Second, false, Peek)
+		require.Len(t, signal.Attempts, 1)
+		settle(s, 6*time.Second-back, signal, Outcome{Sent: true})
+		again := 0
+		for at := 10 * time.Second; at < 3*time.Minute; at += 5 * time.Second {
+			plan := look(s, at-back, false, Check)
+			again += len(plan.Attempts)
+			settle(s, at-back, plan, Outcome{Sent: true})
+		}
+		require.Equal(t, 1, again, "back by %v", back)
+	}
 }
