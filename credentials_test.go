@@ -342,3 +342,54 @@ func TestOptionsAndName(t *testing.T) {
 	require.EqualError(t, result.Err, `office: heartbeat: ping: Get "office": dial tcp: connect: connection refused`)
 	require.Contains(t, strings.Join(lines, "\n"), "url=office")
 }
+
+// P5: errors.Is works as before, also if a method panics, or if a target cannot be compared.
+func TestP5_ErrorsIs(t *testing.T) {
+	inner := errors.New("a caller's own")
+	err := newPinger(t, "http://server.example/", viaFunc(func(*http.Request) (*http.Response, error) { return nil, strictIs{inner} })).Ping(t.Context())
+	require.ErrorIs(t, err, inner)
+	require.ErrorIs(t, list{"a"}, list{}, "as package errors has it")
+	err = newPinger(t, "http://server.example/", viaFunc(func(*http.Request) (*http.Response, error) { return nil, list{"a"} })).Ping(t.Context())
+	require.ErrorIs(t, err, list{})
+}
+
+type list []string
+
+func (list) Error() string        { return "x" }
+func (list) Is(target error) bool { _, ok := target.(list); return ok }
+
+// P5: errors.As finds what went wrong with a record or an address.
+func TestP5_RecordHeaderError(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.6\r\n")
+		hold(conn)
+	}()
+	err = newPinger(t, "https://"+listener.Addr().String()+"/", nil).Ping(t.Context())
+	var header tls.RecordHeaderError
+	require.ErrorAs(t, err, &header)
+}
+
+func TestP5_AddrError(t *testing.T) {
+	err := newPinger(t, "http://server.example/", viaFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.AddrError{Err: "missing port in address", Addr: "secret"}}
+	})).Ping(t.Context())
+	require.ErrorContains(t, err, "missing port in address")
+}
+
+// An error is a net.Error as net/http's are.
+func TestP5_NetError(t *testing.T) {
+	err := newPinger(t, "http://server.example/", viaFunc(func(*http.Request) (*http.Response, error) {
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "i/o timeout", IsTimeout: true, IsTemporary: true}}
+	})).Ping(t.Context())
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+}

@@ -148,15 +148,21 @@ func targetName(p Pinger, i int) string {
 	return name
 }
 
-// isNilPinger reports whether p is nothing that could be pinged: nil, a nil pointer or
-// function, or an HTTPPinger that NewHTTPPinger did not make. To refuse any zero value was
-// rejected: a struct without fields, or a list without items, may be a working pinger.
+// isNilPinger reports whether p is nothing that could be pinged: nil, a nil pointer,
+// function, map, list or channel, or an HTTPPinger that NewHTTPPinger did not make. To refuse
+// any zero value was rejected: a struct without fields may be a working pinger.
 func isNilPinger(p Pinger) bool {
 	if h, ok := p.(*HTTPPinger); ok {
 		return h == nil || h.endpoint == nil
 	}
 	v := reflect.ValueOf(p)
-	return !v.IsValid() || (v.Kind() == reflect.Pointer || v.Kind() == reflect.Func) && v.IsNil()
+	switch v.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan, reflect.UnsafePointer:
+		return v.IsNil()
+	}
+	return false
 }
 
 // samePinger reports whether a and b, which are not nil, are the same value, or ping the
@@ -383,7 +389,11 @@ func (e *endpoint) newRequest(ctx context.Context) *http.Request {
 	// The method is valid, so there is no error. net/http makes the body one that can be sent
 	// again to where a 307 leads. The URL is set afterwards: to parse its text once more was
 	// rejected, since it is to go out as it was written.
-	req, _ := http.NewRequestWithContext(ctx, e.Method, "", strings.NewReader(body))
+	var content io.Reader
+	if e.Body != "" {
+		content = strings.NewReader(body)
+	}
+	req, _ := http.NewRequestWithContext(ctx, e.Method, "", content)
 	req.URL, req.Header = &u, e.Header.Clone()        // a caller's client adds cookies to it
 	req.Host = cmp.Or(req.Header.Get("Host"), u.Host) // net/http takes it from here, not from the header
 	return req
@@ -408,15 +418,16 @@ func (e *endpoint) readAnswer(resp *http.Response) error {
 	// The status line proves that the ping has arrived. Only words of the body can deny
 	// that. A body that breaks off does not deny it.
 	body := bufio.NewReaderSize(limited, maxWords)
-	// A server may pack an answer though nobody asked for that. The first byte tells: no
-	// denial begins so. Content-Encoding was rejected as the sign, since a server may send
-	// it with a plain body. What is packed is bounded too, so no answer unpacks for long.
-	if first, _ := body.Peek(1); string(first) == "\x1f" {
-		unpacked, err := gzip.NewReader(body)
-		if err != nil {
-			return nil
+	// A server may pack an answer though nobody asked for that, and may also say so of a plain
+	// body. What is packed is bounded too, so no answer unpacks for long.
+	if strings.HasSuffix(strings.ToLower(resp.Header.Get("Content-Encoding")), "gzip") {
+		if magic, _ := body.Peek(2); string(magic) == "\x1f\x8b" {
+			unpacked, err := gzip.NewReader(body)
+			if err != nil {
+				return nil
+			}
+			body = bufio.NewReaderSize(unpacked, maxWords)
 		}
-		body = bufio.NewReaderSize(unpacked, maxWords)
 	}
 	for _, want := range []byte("OK (") {
 		if got, err := body.ReadByte(); err != nil || got != want {
@@ -529,7 +540,9 @@ func classify(err error) (outcome schedule.Outcome, hint string) {
 	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded)}
 	hopeless := redact.Is(err, ErrNotAccepted) && strings.Contains(fmt.Sprint(err), "not found")
 	if status, ok := redact.As[*StatusError](err); ok && status != nil {
-		outcome.RetryAfter = status.RetryAfter
+		if status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable {
+			outcome.RetryAfter = status.RetryAfter
+		}
 		hopeless = slices.Contains(lasting, status.Code)
 	}
 	if hopeless {

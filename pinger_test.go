@@ -269,6 +269,12 @@ func TestPingerErrorMisbehaves(t *testing.T) {
 	t.Parallel()
 	var m *heartbeat.Monitor
 	boom := func() { panic("boom") }
+	often := badError{} // to look at each part would take a minute
+	parts := make([]error, 1<<18)
+	often.unwrap = func() []error { return parts }
+	for i := range parts {
+		parts[i] = often
+	}
 	for name, result := range map[string]error{
 		"nil StatusError":         (*heartbeat.StatusError)(nil),
 		"nil ConfigError":         (*heartbeat.ConfigError)(nil),
@@ -286,6 +292,7 @@ func TestPingerErrorMisbehaves(t *testing.T) {
 		"re-entrant":              badError{as: func() { m.Status() }},
 		"wraps itself":            &selfWrapper{},
 		"joins itself twice":      &selfJoiner{},
+		"joins itself often":      often,
 		"joined, wrapping itself": errors.Join(&selfWrapper{}, errors.New("x")),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -881,4 +888,43 @@ func TestPingHead(t *testing.T) {
 	}))
 	defer server.Close()
 	require.NoError(t, newPinger(t, server.URL, &heartbeat.HTTPOptions{Method: "HEAD"}).Ping(t.Context()))
+}
+
+// P1: a GET has no body, also not an empty one.
+func TestP1_NoBody(t *testing.T) {
+	var body io.ReadCloser
+	require.NoError(t, newPinger(t, "http://server.example/", viaFunc(func(r *http.Request) (*http.Response, error) {
+		body = r.Body
+		return answerWith(r, 200, http.Header{}, ""), nil
+	})).Ping(t.Context()))
+	require.Nil(t, body)
+}
+
+// S6: only a 429 or 503 may put off the next attempt, whoever says so.
+func TestS6_RetryAfterOfAStatus(t *testing.T) {
+	at := offsets(t, 10*time.Minute, heartbeat.Options{Logger: quiet}, func(n int) error {
+		if n == 1 {
+			return &heartbeat.StatusError{Code: 500, RetryAfter: time.Hour}
+		}
+		return nil
+	})
+	require.Equal(t, minutes(0, 1, 5), at)
+}
+
+// A strictIs panics when it is compared with an error of another type, as a hasty Is does.
+type strictIs struct{ inner error }
+
+func (strictIs) Error() string          { return "x" }
+func (e strictIs) Is(target error) bool { return target.(strictIs) == e }
+func (e strictIs) Unwrap() error        { return e.inner }
+
+// P7: what an error wraps is found also if a method of the error panics.
+func TestP7_PanickingIs(t *testing.T) {
+	at := offsets(t, 4*time.Minute, heartbeat.Options{Logger: quiet}, func(n int) error {
+		if n == 1 {
+			return strictIs{heartbeat.ErrNotSent} // P7: "An error that wraps such an error also matches it"
+		}
+		return nil
+	})
+	require.Equal(t, seconds(0, 10), at)
 }

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -367,4 +368,39 @@ func TestS6_RetryAfterOfAnotherHost(t *testing.T) {
 		}),
 	}}).Ping(t.Context())
 	require.EqualError(t, err, "heartbeat: server answered 302 Found")
+}
+
+// A cookie that the server has just replaced is not sent again.
+func TestRedirectReplacesCookie(t *testing.T) {
+	var got atomic.Value
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/1" {
+			http.SetCookie(w, &http.Cookie{Name: "session", Value: "new", Path: "/"})
+			http.Redirect(w, r, "/2", http.StatusFound)
+			return
+		}
+		got.Store(r.Header.Get("Cookie"))
+	}))
+	defer server.Close()
+	jar, _ := cookiejar.New(nil)
+	p := newPinger(t, server.URL+"/1", &heartbeat.HTTPOptions{Client: &http.Client{Jar: jar}, Header: http.Header{"Cookie": {"session=old; a=1"}}})
+	require.NoError(t, p.Ping(t.Context()))
+	require.Equal(t, "a=1; session=new", got.Load())
+}
+
+// A GET keeps its header on a redirect: only a POST that becomes a GET has lost its body.
+func TestRedirectOfAGet(t *testing.T) {
+	var got http.Header
+	p := newPinger(t, "http://server.example/1", &heartbeat.HTTPOptions{
+		Header: http.Header{"Content-Digest": {"x"}}, // a GET, which never had a body
+		Client: &http.Client{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/1" {
+				return answerWith(r, 302, http.Header{"Location": {"/2"}}, ""), nil
+			}
+			got = r.Header
+			return answerWith(r, 200, http.Header{}, ""), nil
+		})},
+	})
+	require.NoError(t, p.Ping(t.Context()))
+	require.Equal(t, "x", got.Get("Content-Digest"))
 }

@@ -216,7 +216,9 @@ func (e errorJSON) MarshalText() ([]byte, error) { return fmt.Append(nil, e.erro
 
 // UnmarshalText makes an error with the text.
 func (e *errorJSON) UnmarshalText(text []byte) error {
-	e.error = errors.New(string(text))
+	if len(text) > 0 {
+		e.error = errors.New(string(text))
+	}
 	return nil
 }
 

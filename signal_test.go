@@ -876,6 +876,6 @@ func TestF1_MoreSignalsThanBeats(t *testing.T) {
 		stop := run(t, m)
 		time.Sleep(6 * time.Minute) // the database never syncs again
 		stop()
-		require.Equal(t, 2, len(signals.Times()))
+		require.Len(t, signals.Times(), 2)
 	})
 }

@@ -555,3 +555,70 @@ func TestP2_RefusedStreamLeavesTheConnection(t *testing.T) {
 		serving.Wait()
 	}
 }
+
+// P2: a connection that has agreed on no protocol is not taken for HTTP/1. Here it speaks
+// HTTP/2, and another request is on it.
+func TestP2_HTTP2WithoutALPN(t *testing.T) {
+	const headers, resetStream, settings = 1, 3, 4
+	const endStream, endHeaders = 1, 4
+	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
+	var pings atomic.Int32
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	require.NoError(t, err)
+	var serving sync.WaitGroup
+	finish := make(chan struct{})
+	serving.Go(func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		_, _ = io.CopyN(io.Discard, in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+		_, _ = conn.Write(frame(settings, 0, 0))
+		for {
+			head := make([]byte, 9)
+			if _, err := io.ReadFull(in, head); err != nil {
+				return
+			}
+			_, _ = io.CopyN(io.Discard, in, int64(head[0])<<16|int64(head[1])<<8|int64(head[2]))
+			stream := binary.BigEndian.Uint32(head[5:])
+			if head[3] == headers && stream > 1 {
+				pings.Add(1)
+				_, _ = conn.Write(frame(resetStream, 0, stream, 0, 0, 0, 7)) // REFUSED_STREAM
+				serving.Go(func() {
+					<-finish
+					_, _ = conn.Write(frame(headers, endHeaders|endStream, 1, 0x88))
+				})
+			}
+		}
+	})
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return (&tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: "localhost"}}).DialContext(ctx, network, address)
+	}}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	base := "http://localhost:" + port
+	sending := make(chan struct{})
+	other := make(chan error, 1)
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(sending) }})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/other", nil)
+	require.NoError(t, err)
+	go func() {
+		resp, err := transport.RoundTrip(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		other <- err
+	}()
+	<-sending
+	err = newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
+	require.ErrorContains(t, err, "connection lost before the answer")
+	require.Equal(t, int32(1), pings.Load())
+	close(finish)
+	require.NoError(t, <-other)
+	transport.CloseIdleConnections()
+	listener.Close()
+	serving.Wait()
+}

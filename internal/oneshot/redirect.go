@@ -23,8 +23,9 @@ const maxRedirects = 10 // how many are followed
 //
 // It gives req a header of its own making. What net/http has put there was rejected, on
 // the first host too: net/http leaves Authorization and Cookie out where the host is spelt
-// otherwise, and after another host, and adds a Referer with the URL that it came from. A
-// client's cookies are added later, for the host that they are for.
+// otherwise, and after another host, and adds a Referer with the URL that it came from. Only
+// its Cookie is kept, from which it has taken what the client's jar knows better. The jar's
+// cookies are added later, for the host that they are for.
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	a := attemptOf(req.Context())
 	a.connected.Store(true) // also with a transport that traces nothing
@@ -35,7 +36,11 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return errors.New("refused a redirect from https to http")
 	}
-	req.Header = a.header.Clone()
+	header := a.header.Clone()
+	if cookie, ok := req.Header["Cookie"]; ok {
+		header["Cookie"] = cookie
+	}
+	req.Header = header
 	if Authority(req.URL) != Authority(c.home) {
 		req.Host, req.Header = "", c.abroad.Clone()
 	} else if req.URL.User == nil { // as in a Location that is absolute

@@ -149,8 +149,8 @@ func wrapped(err, cause error) error {
 // field that is a text, only names and endings that are written down here are kept.
 func (r rebuilder) known(err error, inner func(error) error) error {
 	switch e := err.(type) {
-	case ProxyStatus:
-		return e
+	case ProxyStatus, tls.AlertError, x509.UnhandledCriticalExtension, x509.ConstraintViolationError:
+		return err
 	case syscall.Errno: // errors.Is finds os.ErrPermission and the like in it
 		if e < 1<<14 { // more could spell a secret
 			return e
@@ -167,6 +167,10 @@ func (r rebuilder) known(err error, inner func(error) error) error {
 		return op
 	case *net.DNSError:
 		return &net.DNSError{Name: r.nameOf(e.Name), Err: lookupFailure(e.Err), IsTimeout: e.IsTimeout, IsTemporary: e.IsTemporary, IsNotFound: e.IsNotFound}
+	case *net.AddrError:
+		return &net.AddrError{Err: name(e.Err, "bad address")}
+	case tls.RecordHeaderError:
+		return tls.RecordHeaderError{Msg: name(e.Msg, "malformed record")}
 	case *tls.CertificateVerificationError:
 		return &tls.CertificateVerificationError{Err: inner(e.Err)}
 	case x509.UnknownAuthorityError:
@@ -278,11 +282,14 @@ func longest(phrases []string, text string, has func(text, phrase string) bool) 
 	return found
 }
 
-// names are those of operations, networks and system calls. All may stand wherever one may.
+// names are those of operations, networks and system calls, and what is wrong with an address
+// or a record. All may stand wherever one may.
 var names = []string{
 	"dial", "read", "readfrom", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect",
 	"tcp", "tcp4", "tcp6", "udp", "unix",
 	"connect", "socket", "setsockopt", "getsockopt", "bind", "wsarecv", "wsasend", "connectex",
+	"missing address", "no suitable address found", "missing port in address", "too many colons in address",
+	"first record does not look like a TLS handshake", "unsupported SSLv2 handshake received",
 }
 
 // endings are what comes last: the texts of errors that others wrap, what package net says

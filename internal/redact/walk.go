@@ -7,15 +7,14 @@ import "slices"
 const maxErrors = 1000
 
 // Is is [errors.Is] for an err that is foreign code: it looks at no more than
-// maxErrors errors, and one that panics has nothing in it. A target that cannot be compared
-// makes == panic only beside an error of its own type, and is not found then.
+// maxErrors errors, and a method that panics has found nothing.
 func Is(err, target error) bool {
 	return find(err, func(err error) bool {
-		if err == target { //nolint:errorlint // what it wraps is looked at by itself
+		if is, ok := err.(interface{ Is(target error) bool }); ok && is.Is(target) {
 			return true
 		}
-		is, ok := err.(interface{ Is(target error) bool })
-		return ok && is.Is(target)
+		// This comes last, because it panics beside a target that cannot be compared.
+		return err == target //nolint:errorlint // what it wraps is looked at by itself
 	})
 }
 
@@ -32,8 +31,8 @@ func As[E error](err error) (found E, ok bool) {
 }
 
 // find reports whether err matches, or an error that it wraps, in the order of
-// [errors.Is]. Each error has a recover of its own: what one of several parts does is no
-// reason not to look at the others.
+// [errors.Is]. Each call of foreign code has a recover of its own: a panic is no reason not
+// to look at what else there is.
 //
 // One bound for all errors was chosen, and not one for the depth: an error that joins itself
 // twice has two to the power of any depth. It bounds the stack too. To call errors.Is with a
@@ -41,21 +40,29 @@ func As[E error](err error) (found E, ok bool) {
 func find(err error, match func(error) bool) bool {
 	left := maxErrors
 	var in func(err error) bool
-	in = func(err error) (found bool) {
-		defer func() { _ = recover() }()
+	in = func(err error) bool {
 		if left--; left < 0 || err == nil {
 			return false
 		}
-		if match(err) {
+		if guarded(func() bool { return match(err) }) {
 			return true
 		}
-		switch w := err.(type) {
-		case interface{ Unwrap() error }:
-			return in(w.Unwrap())
-		case interface{ Unwrap() []error }:
-			return slices.ContainsFunc(w.Unwrap(), in)
-		}
-		return false
+		return guarded(func() bool {
+			switch w := err.(type) {
+			case interface{ Unwrap() error }:
+				return in(w.Unwrap())
+			case interface{ Unwrap() []error }:
+				parts := w.Unwrap()
+				return slices.ContainsFunc(parts[:min(len(parts), left)], in)
+			}
+			return false
+		})
 	}
 	return in(err)
+}
+
+// guarded returns what f does, or false if f panics.
+func guarded(f func() bool) (found bool) {
+	defer func() { _ = recover() }()
+	return f()
 }
