@@ -318,6 +318,7 @@ func FuzzVerdict(f *testing.F) {
 	f.Add(time.Time{}.Unix()+60, int64(0), time.Time{}.Unix(), int64(0), 5*minute, int64(0), false)
 	f.Add(now, int64(0), now-math.MaxInt64/int64(time.Second), int64(0), int64(math.MaxInt64), int64(0), true)
 	f.Add(now, int64(0), now+math.MaxInt64/int64(time.Second)+1, int64(0), int64(math.MaxInt64), int64(0), true)
+	f.Add(now, int64(math.MaxInt64)%int64(time.Second), now-math.MaxInt64/int64(time.Second), int64(0), int64(math.MaxInt64), int64(0), false)
 	f.Add(int64(1)<<60, int64(0), -int64(1)<<60, int64(0), minute, int64(0), false)
 	f.Add(now, int64(0), now-1, int64(0), int64(1), int64(0), false)
 
@@ -360,8 +361,9 @@ func FuzzVerdict(f *testing.F) {
 		}
 		verdict := judge(at)
 
-		// The model.
-		want := !at.IsZero() && age.Cmp(big.NewInt(maxAge)) <= 0
+		// The model. The largest Duration stands for all that is longer, so an age of that
+		// is too old.
+		want := !at.IsZero() && age.Cmp(big.NewInt(min(maxAge, math.MaxInt64-1))) <= 0
 		require.Equal(t, want, verdict.Healthy(), "now %v, last sync %v, MaxSyncAge %v: %q", now, at, time.Duration(maxAge), verdict.Reason)
 		require.Equal(t, at.IsZero(), verdict.Reason == heartbeat.ReasonNotSynced)
 
