@@ -92,7 +92,7 @@ func (s DatabaseStatus) Healthy() bool { return s.Reason == "" }
 type database struct {
 	path     string
 	reporter SyncReporter
-	since    uint64 // how many looks had begun when it was added; fromSource: Options.Source named it
+	since    uint64 // its number in the order of additions and looks; fromSource: Options.Source named it
 }
 
 const fromSource = math.MaxUint64
@@ -118,60 +118,24 @@ func (r brokenReporter) LastSuccessfulSyncAt() time.Time { panic(r.value) }
 
 var sourcePath = "Options.Source" // a variable for its address
 
-// A databaseSet is the databases that were added to a Monitor, which guards it with
-// its mutex. A list that it has handed out is never changed: add appends behind its
-// end, and what was removed is left out of the next one. A copy at each removal was
-// rejected: it took seconds to remove ten thousand.
-type databaseSet struct {
-	list    []database // in the order they were added
-	index   map[string]int
-	removed bool // whether the list has some that the index has not
-}
-
-// add adds a database, and reports whether its path was free.
-func (s *databaseSet) add(db database) bool {
-	if _, taken := s.index[db.path]; taken {
-		return false
+// databases returns the databases that were added, in that order. The caller holds mu. A
+// list that was handed out is never changed, because a look reads it without mu: Add appends
+// behind its end, and what was removed is left out of the next one. A copy at each removal
+// was rejected: it took seconds to remove ten thousand.
+func (m *Monitor) databases() []database {
+	if len(m.list) > len(m.added) {
+		m.list = slices.DeleteFunc(slices.Clone(m.list), func(db database) bool { return m.added[db.path] != db.since })
 	}
-	if len(s.list) > 2*len(s.index) { // else sets that nobody looks at would grow for ever
-		s.databases()
-	}
-	s.index[db.path] = len(s.list)
-	s.list = append(s.list, db)
-	return true
-}
-
-// remove removes a database, and reports whether there was one.
-func (s *databaseSet) remove(path string) bool {
-	_, ok := s.index[path]
-	delete(s.index, path)
-	s.removed = s.removed || ok
-	return ok
-}
-
-// databases returns the databases, for reading only.
-func (s *databaseSet) databases() []database {
-	if s.removed {
-		old := s.list
-		s.list = make([]database, 0, len(s.index))
-		for i, db := range old {
-			if at, ok := s.index[db.path]; ok && at == i {
-				s.index[db.path] = len(s.list)
-				s.list = append(s.list, db)
-			}
-		}
-		s.removed = false
-	}
-	return s.list
+	return m.list
 }
 
 // An inquiry is what databases said when they were asked for their last sync.
 // Its room is used again by the next one.
 type inquiry struct {
 	dbs    []database
-	syncs  []time.Time            // the zero time where one panicked
-	panics map[int]any            // what those panicked with
-	asking atomic.Pointer[string] // the path of the one that is being asked; nil: none is
+	syncs  []time.Time             // the zero time where one panicked
+	panics map[int]any             // what those panicked with
+	asking *atomic.Pointer[string] // the path of the one that is being asked; nil: none is
 }
 
 // ask asks each database.
@@ -179,29 +143,23 @@ func (q *inquiry) ask(dbs []database) {
 	q.dbs, q.panics = dbs, nil
 	q.syncs = slices.Grow(q.syncs[:0], len(dbs))
 	for len(q.syncs) < len(dbs) {
-		q.askUntilPanic()
-	}
-}
-
-// askUntilPanic asks those that are left, up to and including the first that
-// panics. One deferred call guards the whole run: one for each database would cost
-// more than the verdict. That recover returns nil proves nothing, since panic(nil)
-// may be allowed.
-func (q *inquiry) askUntilPanic() {
-	syncs := q.syncs
-	defer func() {
-		if n := len(syncs); n < len(q.dbs) {
+		if value, panicked := try(q.askUntilPanic); panicked {
 			if q.panics == nil {
 				q.panics = map[int]any{}
 			}
-			q.panics[n] = recover()
-			syncs = append(syncs, time.Time{})
+			q.panics[len(q.syncs)] = value
+			q.syncs = append(q.syncs, time.Time{})
 		}
-		q.syncs = syncs
-	}()
-	for i := len(syncs); i < len(q.dbs); i++ {
+	}
+}
+
+// askUntilPanic asks those that are left, up to the first that panics. Its caller guards
+// the whole run with one deferred call: one for each database would cost more than the
+// verdict.
+func (q *inquiry) askUntilPanic() {
+	for i := len(q.syncs); i < len(q.dbs); i++ {
 		q.asking.Store(&q.dbs[i].path)
-		syncs = append(syncs, q.dbs[i].reporter.LastSuccessfulSyncAt())
+		q.syncs = append(q.syncs, q.dbs[i].reporter.LastSuccessfulSyncAt())
 	}
 }
 
@@ -275,10 +233,10 @@ func ages(now, at time.Time) (older, newer time.Duration) {
 type look struct {
 	number  uint64
 	ended   time.Time
-	well    bool                // all were
-	unwell  map[string]struct{} // those that were not
-	sourced []string            // the paths of Options.Source's
-	index   map[string]struct{} // the same; nil until somebody asks
+	well    bool            // all were
+	unwell  map[string]bool // those that were not
+	sourced []string        // the paths of Options.Source's
+	index   map[string]bool // the same; nil until somebody asks
 }
 
 // asked reports whether the look asked db too.
@@ -286,17 +244,13 @@ func (l *look) asked(db *database) bool {
 	if db.since != fromSource {
 		return db.since < l.number
 	}
-	if broken, ok := db.reporter.(brokenReporter); ok && broken.path == sourcePath {
-		return true
-	}
 	if l.index == nil {
-		l.index = make(map[string]struct{}, len(l.sourced))
+		l.index = make(map[string]bool, len(l.sourced))
 		for _, path := range l.sourced {
-			l.index[path] = struct{}{}
+			l.index[path] = true
 		}
 	}
-	_, ok := l.index[db.path]
-	return ok
+	return l.index[db.path]
 }
 
 // judgeLoss says whether a database was lost since the look before, which is nil
@@ -319,13 +273,12 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 				continue
 			}
 		}
-		if this.unwell == nil {
-			this.well, this.unwell = false, map[string]struct{}{}
+		if this.well {
+			this.well, this.unwell = false, map[string]bool{}
 		}
-		this.unwell[dbs[i].path] = struct{}{}
+		this.unwell[dbs[i].path] = true
 		lost = lost || before != nil && reason != ReasonFuture && before.lost(&dbs[i], reason, overdue, since)
 	}
-	this.well = this.well && v.databases > 0
 	return lost
 }
 
@@ -346,28 +299,30 @@ func elapsed(now, at time.Time, jumps []schedule.Jump) (elapsed, holds time.Dura
 
 // lost reports whether db, which is unhealthy now, is so since the look.
 func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) bool {
-	if l.well {
-		return l.asked(db)
-	}
-	if reason != ReasonStale {
-		return false
-	}
-	_, unwell := l.unwell[db.path]
-	return (overdue <= since || !unwell) && l.asked(db)
+	return (l.well || reason == ReasonStale && (overdue <= since || !l.unwell[db.path])) && l.asked(db)
 }
 
 // ask asks the databases and then judges what they said, so that the verdict is as
 // old as the last answer.
 func (m *Monitor) ask(c *check) {
-	m.slowLook.start()
+	if m.slowLook == nil {
+		asking := new(atomic.Pointer[string])
+		m.asked.asking = asking
+		m.slowLook, m.slowLine = watch(patience, func() { m.warnOfSlowLook(asking) })
+	} else { // a new timer for each look would be all that a check allocates
+		m.slowLook.Reset(patience)
+	}
 	defer func() { // also where a reporter ends this goroutine
-		c.slowLine = m.slowLook.stop()
 		m.asked.asking.Store(nil)
+		if !m.slowLook.Stop() {
+			c.slowLine, m.slowLook = m.slowLine, nil
+			m.sourced = nil // the line may read it
+		}
 	}()
 	m.mu.Lock()
-	m.looks++
-	c.number = m.looks
-	dbs := m.set.databases()
+	m.count++
+	c.number = m.count
+	dbs := m.databases()
 	m.mu.Unlock()
 	if m.source != nil {
 		m.asked.asking.Store(&sourcePath)
@@ -398,7 +353,7 @@ func (m *Monitor) withSource(added, room []database) []database {
 		}
 	})
 	if panicked {
-		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, fromSource})
+		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, 0}) // each look asks Source
 	}
 	return all
 }
@@ -412,7 +367,7 @@ func (m *Monitor) lost(c *check) bool {
 	if this == m.before {
 		this = &m.rooms[1]
 	}
-	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]}
+	*this = look{number: c.number, ended: c.now, well: c.databases > 0, sourced: this.sourced[:0]}
 	if m.source != nil {
 		for i := range m.asked.dbs {
 			if db := &m.asked.dbs[i]; db.since == fromSource {

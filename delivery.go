@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
@@ -30,6 +29,9 @@ func newFlight(ctx context.Context, c *check) *flight {
 	return f
 }
 
+// ended reports whether the flight has landed, was cut, or has run out of time.
+func (f *flight) ended() bool { return f.ctx.Err() != nil }
+
 // hangUp cuts flights and waits for them: a second at most, since a pinger may ignore
 // its ctx. No lock may be held, here and where a flight is made or ends: a caller's
 // ctx is foreign.
@@ -37,12 +39,11 @@ func hangUp(cut []*flight) {
 	for _, f := range cut {
 		f.end()
 	}
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
+	late := time.After(time.Second)
 	for _, f := range cut {
 		select {
 		case <-f.landed:
-		case <-timer.C:
+		case <-late:
 			return
 		}
 	}
@@ -62,18 +63,18 @@ type delivery struct {
 // check from ending.
 func (m *Monitor) finish(ctx context.Context, c *check) Result {
 	deliveries := m.ping(ctx, c.flight)
-	await(c.slowLine)
-	if c.forgotten {
-		return c.result
+	if c.slowLine != nil {
+		<-c.slowLine // it must not outlive the check
 	}
-	switch c.result.Outcome {
-	case Skipped:
+	switch {
+	case c.forgotten():
+		return c.result
+	case c.result.Outcome == Skipped:
 		m.logSkipped(ctx, c)
 		for i := range deliveries {
 			m.logDelivery(ctx, true, &deliveries[i])
 		}
-	case Failed: // ctx was done before the pings could begin
-	default:
+	case c.result.Outcome != Failed: // else ctx was done before the pings could begin
 		c.result.sum(deliveries, len(m.targets))
 		m.logRateLimited(ctx, c)
 	}
@@ -110,14 +111,15 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 		targets = m.signals
 	}
 	d.target = &targets[a.Target]
-	slow := watchdog{patience: MinInterval + patience, line: func() func() { return func() { m.warnOfSlowPing(ctx, d.target) } }}
-	slow.start()
+	slow, slowLine := watch(MinInterval+patience, func() { m.warnOfSlowPing(ctx, d.target) })
 	d.err = callPinger(f.ctx, d.target.pinger)
 	cut, now := false, a.Began
 	defer func() { // also where the ctx, the error or the clock ends this goroutine
 		d.Cut = cut
 		m.settle(now, f, a, d)
-		await(slow.stop())
+		if !slow.Stop() {
+			<-slowLine
+		}
 	}()
 	// Its caller's ctx has ended, or a ping of the other kind takes its place.
 	cut = d.err != nil && (ctx.Err() != nil || errors.Is(f.ctx.Err(), context.Canceled))
@@ -135,9 +137,6 @@ func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delive
 	d.Settlement = m.schedule.Settle(now, a, d.Outcome)
 	f.left--
 	landed := f.left == 0
-	if landed {
-		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
-	}
 	m.mu.Unlock()
 	if landed {
 		f.end()
@@ -148,8 +147,7 @@ func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delive
 
 // nowOr returns the time, or the given one where the clock panics: an attempt must
 // be settled all the same.
-func (m *Monitor) nowOr(fallback time.Time) time.Time {
-	now := fallback
+func (m *Monitor) nowOr(now time.Time) time.Time {
 	try(func() { now = m.clock.Now() })
 	return now
 }

@@ -65,7 +65,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -185,20 +184,22 @@ type Monitor struct {
 	// a synctest bubble goes on.
 	looking  chan struct{}
 	asked    inquiry
-	sourced  []database // room for what source returns
-	rooms    [2]look    // for the look before, and for the next
-	slowLook watchdog
+	sourced  []database      // room for what source returns
+	rooms    [2]look         // for the look before, and for the next
+	slowLook *time.Timer     // has a line written about a slow look; nil: the next look makes one
+	slowLine <-chan struct{} // closed when that has been written
+	flights  []*flight       // those that have ended are taken out when one is added
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
-	set        databaseSet
-	looks      uint64 // how many have begun
-	before     *look  // the latest look of this Run, or of Beats without one; nil: none yet
-	flights    []*flight
-	reports    int    // calls of onResult under way
-	reported   int    // calls since none was under way
-	last       Result // what the newest check to end came to
-	lastLook   uint64 // its number
+	added      map[string]uint64 // the numbers of the databases that were added, by path
+	list       []database        // see databases
+	count      uint64            // of additions and looks, which are numbered in one order
+	before     *look             // the latest of this Run, or of Beats without one; nil: none yet
+	reports    int               // calls of onResult under way
+	reported   int               // calls since none was under way
+	last       Result            // what the newest check to end came to
+	lastLook   uint64            // its number
 	lastSentAt time.Time
 	sentLook   uint64 // the number of the check that lastSentAt is of
 }
@@ -249,7 +250,7 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 	m := &Monitor{
 		clock: cmp.Or[Clock](o.Clock, systemClock{}), systemClock: o.Clock == nil, logger: cmp.Or(o.Logger, slog.Default()),
 		interval: cmp.Or(o.Interval, DefaultInterval), onResult: o.OnResult, source: o.Source,
-		targets: targets, signals: signals, set: databaseSet{index: map[string]int{}},
+		targets: targets, signals: signals, added: map[string]uint64{},
 		woken: make(chan struct{}, 1), looking: make(chan struct{}, 1),
 	}
 	if m.interval < MinInterval {
@@ -258,7 +259,6 @@ func newMonitor(o Options, targets, signals []target) *Monitor {
 		m.interval = MinInterval
 	}
 	m.maxSyncAge = cmp.Or(o.MaxSyncAge, m.interval)
-	m.slowLook = watchdog{patience: patience, line: m.lineOfSlowLook}
 	m.schedule = schedule.New(schedule.Settings{
 		Interval: m.interval, Spacing: MinInterval, MaxSyncAge: m.maxSyncAge,
 		Beats: len(targets), Signals: len(signals), SystemClock: m.systemClock,
@@ -285,12 +285,8 @@ func newTargets(pinger Pinger) ([]target, error) {
 // Format prints how much the Monitor watches, and none of its state, for every
 // verb of package fmt.
 func (m *Monitor) Format(f fmt.State, _ rune) {
-	if m == nil {
-		_, _ = io.WriteString(f, "heartbeat.Monitor(nil)")
-		return
-	}
 	m.mu.Lock()
-	databases := len(m.set.index)
+	databases := len(m.added)
 	m.mu.Unlock()
 	fmt.Fprintf(f, "heartbeat.Monitor(%d databases, %d targets)", databases, len(m.targets))
 }
@@ -304,9 +300,14 @@ func (m *Monitor) Add(r SyncReporter) error {
 	path := pathOf(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.set.add(database{path, r, m.looks}) {
+	if _, taken := m.added[path]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicatePath, path)
 	}
+	if len(m.list) > 2*len(m.added) { // else a set that nobody looks at would grow for ever
+		m.databases()
+	}
+	m.count++
+	m.added[path], m.list = m.count, append(m.list, database{path, r, m.count})
 	return nil
 }
 
@@ -316,16 +317,18 @@ func (m *Monitor) Add(r SyncReporter) error {
 func (m *Monitor) Remove(path string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.set.remove(path)
+	_, ok := m.added[path]
+	delete(m.added, path)
+	return ok
 }
 
 // Status judges the databases now. It also returns the Result of the newest check that has
 // ended. It never waits for a check or a ping.
 func (m *Monitor) Status() Status {
 	m.mu.Lock()
-	added := m.set.databases()
+	added := m.databases()
 	m.mu.Unlock()
-	var q inquiry
+	q := inquiry{asking: new(atomic.Pointer[string])}
 	q.ask(m.withSource(added, nil))
 	v := q.judge(m.clock.Now(), m.maxSyncAge)
 	status := Status{Healthy: v.healthy(), Interval: m.interval, Databases: make([]DatabaseStatus, len(q.dbs))}
@@ -428,11 +431,9 @@ func (r *runner) check(ctx context.Context, action schedule.Action) {
 	}
 	// A test moves its clock when it sees that Run waits on it. By then the check
 	// must be over.
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-done:
-	case <-timer.C:
+	case <-time.After(patience):
 	case <-ctx.Done():
 	}
 }
@@ -486,14 +487,17 @@ func (m *Monitor) Beat(ctx context.Context) Result {
 // A check is a look with what follows from it.
 type check struct {
 	verdict
-	action    schedule.Action // why it is made
-	number    uint64          // of the look
-	plan      schedule.Plan
-	flight    *flight // nil: nothing is pinged
-	forgotten bool    // nothing is told of it: a peek that found all healthy
-	levels    levels  // of its lines
-	slowLine  <-chan struct{}
-	result    Result
+	action   schedule.Action // why it is made
+	number   uint64          // of the look
+	plan     schedule.Plan
+	flight   *flight // nil: nothing is pinged
+	result   Result
+	slowLine <-chan struct{} // closed when the line about a slow look has been written; nil: it was not slow
+
+	// The levels of the lines of a skipped check: of the first, and of the panic of each
+	// unhealthy database.
+	skipLevel   slog.Level
+	panicLevels []slog.Level
 }
 
 // look asks the databases, judges them, and reserves the attempts. Looks are made
@@ -513,16 +517,17 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	if ended == nil {
 		m.decide(ctx, c)
 	}
-	switch {
-	case c.result.Outcome == Skipped:
-	case c.action == schedule.Peek:
-		c.forgotten = true
-		return
-	case ended != nil:
+	if ended != nil && c.result.Outcome != Skipped {
 		c.result.Outcome, c.result.Err = Failed, fmt.Errorf("heartbeat: not sent: %w", ended)
 	}
-	c.levels = lines.levels(c)
+	if !c.forgotten() {
+		lines.setLevels(c)
+	}
 }
+
+// forgotten reports whether nothing is told of a check: it is a peek that finds none
+// unhealthy.
+func (c *check) forgotten() bool { return c.action == schedule.Peek && c.result.Outcome != Skipped }
 
 // endLook lets the next look begin. A database that is gone must not be kept alive.
 func (m *Monitor) endLook() {
@@ -543,13 +548,10 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 	}
 	c.plan = m.schedule.Decide(c.now, v, c.action)
 	if c.plan.Cut {
-		var cut []*flight
-		for _, f := range m.flights {
-			if f.Signal != c.plan.Signal && f.ctx.Err() == nil { // one that was cut before is not waited for again
-				cut = append(cut, f)
-			}
-		}
 		m.mu.Unlock()
+		cut := slices.DeleteFunc(slices.Clone(m.flights), func(f *flight) bool {
+			return f.Signal == c.plan.Signal || f.ended() // one that was cut before is not waited for again
+		})
 		hangUp(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
@@ -560,8 +562,6 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 	m.mu.Unlock()
 	if len(c.plan.Attempts) > 0 {
 		c.flight = newFlight(ctx, c)
-		m.mu.Lock()
-		m.flights = append(m.flights, c.flight)
-		m.mu.Unlock()
+		m.flights = append(slices.DeleteFunc(m.flights, (*flight).ended), c.flight)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
@@ -26,80 +27,64 @@ func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) 
 // runLines is what one Run has said already, so that it does not say it again.
 type runLines struct {
 	looked   bool            // at least once
-	last     skipLine        // the latest at WARN, since all were healthy
+	warned   string          // what the latest WARN line said, since all were healthy
 	beat     uint64          // the one that panicked is about
 	panicked map[string]bool // the databases whose panic is told
 }
 
-// A skipLine is what a line about a skipped beat says.
-type skipLine struct {
-	beat      uint64
-	reason    Reason
-	path      string // of the first unhealthy database
-	unhealthy int
-}
-
-// levels are those of a skipped check's lines.
-type levels struct {
-	skip   slog.Level
-	panics []slog.Level // of each unhealthy database; nil: none panicked
-}
-
-// levels decides the levels of a check's lines. The lines of Run's further looks for one
+// setLevels decides the levels of a check's lines. The lines of Run's further looks for one
 // beat are DEBUG, unless they say something new. The line of Run's first look is DEBUG too,
 // if databases that have not synced yet are all that is wrong or there is no database:
 // daemons start so. That there is no database is said once, and not once a beat, because a
 // daemon that follows has none for long.
-func (l *runLines) levels(c *check) (is levels) {
-	result := &c.result
+func (l *runLines) setLevels(c *check) {
+	unhealthy := c.result.Unhealthy
 	first := !l.looked
 	l.looked = l.looked || c.action == schedule.Check
-	if result.Outcome != Skipped {
-		l.last = skipLine{}
-		return is
+	if c.result.Outcome != Skipped {
+		l.warned = ""
+		return
 	}
-	line := skipLine{beat: c.plan.Beat, reason: result.Reason, unhealthy: len(result.Unhealthy)}
-	if line.reason == ReasonNoDatabases {
-		line.beat = 0
-	} else {
-		line.path = result.Unhealthy[0].Path
+	line := string(ReasonNoDatabases)
+	if len(unhealthy) > 0 {
+		line = fmt.Sprintln(c.plan.Beat, c.result.Reason, len(unhealthy), unhealthy[0].Path)
 	}
-	ordinary := !slices.ContainsFunc(result.Unhealthy, func(s DatabaseStatus) bool { return s.Reason != ReasonNotSynced })
-	is.skip = slog.LevelDebug
-	if (!first || !ordinary) && line != l.last {
-		is.skip, l.last = slog.LevelWarn, line
+	ordinary := !slices.ContainsFunc(unhealthy, func(s DatabaseStatus) bool { return s.Reason != ReasonNotSynced })
+	c.skipLevel = slog.LevelDebug
+	if (!first || !ordinary) && line != l.warned {
+		c.skipLevel, l.warned = slog.LevelWarn, line
+	}
+	if c.panics == nil {
+		return
 	}
 	if l.beat != c.plan.Beat || l.panicked == nil {
 		l.beat, l.panicked = c.plan.Beat, map[string]bool{}
 	}
-	if c.panics != nil {
-		for _, s := range result.Unhealthy {
-			level := slog.LevelError
-			if l.panicked[s.Path] {
-				level = slog.LevelDebug
-			}
-			is.panics = append(is.panics, level)
+	for _, s := range unhealthy {
+		level := slog.LevelError
+		if l.panicked[s.Path] {
+			level = slog.LevelDebug
 		}
-		for _, s := range result.Unhealthy { // afterwards: two databases of Source may have one path
-			if s.Reason == ReasonPanicked {
-				l.panicked[s.Path] = true
-			}
+		c.panicLevels = append(c.panicLevels, level)
+	}
+	for _, s := range unhealthy { // afterwards: two databases of Source may have one path
+		if s.Reason == ReasonPanicked {
+			l.panicked[s.Path] = true
 		}
 	}
-	return is
 }
 
 // logSkipped tells why there is no heartbeat: a line about the first unhealthy
 // database, and one about each other at DEBUG. A panic has a line of its own.
 func (m *Monitor) logSkipped(ctx context.Context, c *check) {
-	level, result := c.levels.skip, &c.result
+	level, result := c.skipLevel, &c.result
 	if len(result.Unhealthy) == 0 {
 		m.log(ctx, level, "heartbeat skipped", slog.String("reason", string(result.Reason)))
 		return
 	}
 	for i := range result.Unhealthy {
 		if db := &result.Unhealthy[i]; db.Reason == ReasonPanicked {
-			m.log(ctx, c.levels.panics[i], "sync reporter panicked",
+			m.log(ctx, c.panicLevels[i], "sync reporter panicked",
 				slog.String("db", db.Path), slog.String("panic", fmt.Sprint(c.panics[c.at[i]])))
 		}
 		if m.enabled(ctx, level) {
@@ -176,58 +161,23 @@ func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 	return attrs
 }
 
-// A watchdog has a line written if something takes longer than its patience.
-type watchdog struct {
-	patience time.Duration
-	line     func() (write func()) // what it says is looked at before stop returns; it is written beside
-	timer    *time.Timer
-	seen     chan struct{} // closed when line has returned
-	written  chan struct{} // closed when write has
+// watch has a line written unless the timer is stopped before patience has passed. written
+// is closed when it has been: whoever stops the timer too late waits for that, so that no
+// line outlives its check.
+func watch(patience time.Duration, line func()) (timer *time.Timer, written <-chan struct{}) {
+	done := make(chan struct{})
+	return time.AfterFunc(patience, func() {
+		defer close(done)
+		line()
+	}), done
 }
 
-// start begins to watch. The timer is used again, since a new one for each look would be
-// all that a check allocates.
-func (w *watchdog) start() {
-	if w.timer != nil {
-		w.timer.Reset(w.patience)
-		return
-	}
-	seen, written := make(chan struct{}), make(chan struct{})
-	w.seen, w.written = seen, written
-	w.timer = time.AfterFunc(w.patience, func() {
-		defer close(written)
-		write := w.line()
-		close(seen)
-		write()
-	})
-}
-
-// stop ends the watch. If a line is being written, stop returns what to await.
-func (w *watchdog) stop() <-chan struct{} {
-	if w.timer.Stop() {
-		return nil
-	}
-	<-w.seen
-	w.timer = nil
-	return w.written
-}
-
-// await waits for a line, so that it does not outlive the check.
-func await(written <-chan struct{}) {
-	if written != nil {
-		<-written
-	}
-}
-
-// lineOfSlowLook names the database that the look under way waits for.
-func (m *Monitor) lineOfSlowLook() (write func()) {
-	path := m.asked.asking.Load()
-	if path == nil {
-		return func() {}
-	}
-	db := slog.String("db", *path)
-	return func() {
-		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered", db, slog.Duration("waited", patience))
+// warnOfSlowLook names the database that a look waits for. asking is that look's: the line
+// may be late, and the next look be under way.
+func (m *Monitor) warnOfSlowLook(asking *atomic.Pointer[string]) {
+	if path := asking.Load(); path != nil {
+		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered",
+			slog.String("db", *path), slog.Duration("waited", patience))
 	}
 }
 

@@ -902,7 +902,7 @@ func TestP1_NoBody(t *testing.T) {
 
 // S6: only a 429 or 503 may put off the next attempt, whoever says so.
 func TestS6_RetryAfterOfAStatus(t *testing.T) {
-	at := offsets(t, 10*time.Minute, heartbeat.Options{Logger: quiet}, func(n int) error {
+	at := offsets(t, 9*time.Minute, heartbeat.Options{Logger: quiet}, func(n int) error {
 		if n == 1 {
 			return &heartbeat.StatusError{Code: 500, RetryAfter: time.Hour}
 		}

@@ -76,7 +76,7 @@ func TestMonitor_Format(t *testing.T) {
 		require.Equal(t, "heartbeat.Monitor(1 databases, 1 targets)", fmt.Sprintf(verb, f.Monitor))
 	}
 	var none *heartbeat.Monitor
-	require.Equal(t, "heartbeat.Monitor(nil)", fmt.Sprint(none))
+	require.Equal(t, "<nil>", fmt.Sprint(none))
 }
 
 // What a caller does to a Result stays with the caller.

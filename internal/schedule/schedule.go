@@ -155,11 +155,6 @@ type kind struct {
 	certain time.Time // from then on, an attempt is the last word: none of the other kind can arrive after it
 }
 
-// pinging reports whether an attempt is under way.
-func (k *kind) pinging() bool {
-	return slices.ContainsFunc(k.targets, func(t target) bool { return t.pinging })
-}
-
 // A Schedule holds what is owed to each target, and when. Create one with [New].
 type Schedule struct {
 	Settings
@@ -167,7 +162,7 @@ type Schedule struct {
 	reservations   uint64 // how many there were
 
 	now       time.Time // the latest that it was told
-	running   bool      // between Start and Stop; without it there is no grid, and no beat is owed
+	running   bool      // between Start and Stop; what becomes owed without a Run counts for nothing
 	gridPoint time.Time // the one whose beat is current
 	beat      uint64    // the number of that beat
 	looked    bool      // whether there was a look since the grid point
@@ -211,11 +206,11 @@ func (s *Schedule) Start(now time.Time) {
 	s.newBeat(s.now)
 }
 
-// Stop ends the grid. Attempts in flight may still be settled. What was owed counts for
+// Stop ends the grid. Attempts in flight may still be settled. What is owed counts for
 // nothing until the next Start, which makes a beat owed anew.
 func (s *Schedule) Stop() {
 	s.running = false
-	s.staleAt, s.wakeAt = time.Time{}, time.Time{}
+	s.wakeAt = time.Time{}
 }
 
 // Next says what is due now or, with Wait, when to ask again. A verdict or an
@@ -252,28 +247,23 @@ func (s *Schedule) nextCheck() time.Time {
 		next = next.Add(s.Interval)
 	}
 	if !s.newGrid {
-		next = later(next, s.firstFloor())
+		first := slices.MinFunc(s.beats.targets, func(a, b target) int { return a.floor.Compare(b.floor) })
+		next = later(next, first.floor)
 	}
-	for i := range s.beats.targets {
-		next = earlierTry(next, &s.beats.targets[i], s.nextLook)
-	}
-	for i := range s.signals.targets {
-		next = earlierTry(next, &s.signals.targets[i], time.Time{})
+	next = s.beats.nextTry(next, s.nextLook)
+	return s.signals.nextTry(next, time.Time{})
+}
+
+// nextTry returns when a target that is owed something may be tried, if that is before
+// next. An attempt in flight is not considered, because Next is asked again when it is
+// settled.
+func (k *kind) nextTry(next, notBefore time.Time) time.Time {
+	for i := range k.targets {
+		if t := &k.targets[i]; t.owed && !t.pinging {
+			next = earlier(next, later(t.ready(), notBefore))
+		}
 	}
 	return next
-}
-
-// earlierTry returns when t may be tried, if that is owed and before next. An attempt in
-// flight is not considered, because Next is asked again when it is settled.
-func earlierTry(next time.Time, t *target, notBefore time.Time) time.Time {
-	if !t.owed || t.pinging {
-		return next
-	}
-	return earlier(next, later(t.ready(), notBefore))
-}
-
-func (s *Schedule) firstFloor() time.Time {
-	return slices.MinFunc(s.beats.targets, func(a, b target) int { return a.floor.Compare(b.floor) }).floor
 }
 
 // Decide tells what a look found, at the time when it was done, and returns what
@@ -294,7 +284,8 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	// A ping that is cut is lost. So pings are cut only if a ping of this kind can be made
 	// now.
 	mine, other := s.kinds(plan.Signal)
-	plan.Cut = other.pinging() && slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
+	plan.Cut = slices.ContainsFunc(other.targets, func(t target) bool { return t.pinging }) &&
+		slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
 	if !plan.Cut {
 		s.Reserve(s.now, &plan)
 	}
@@ -315,14 +306,14 @@ func (s *Schedule) observe(v Verdict) {
 		t.owed = (t.owed || lost) && !v.Healthy && !v.None // whoever removes the last database has ended the outage
 		watching = watching || !t.signalled
 	}
-	if began && s.running {
+	if began {
 		// After the signal, the service shows the check as down until a beat comes. So a
 		// beat is owed as soon as the databases are back, and not at the next grid point.
 		s.owe()
 		s.nextLook = s.now.Add(RetryPause)
 	}
 	s.staleAt = time.Time{}
-	if watching && s.running {
+	if watching {
 		// To the nanosecond at which the age is more than allowed.
 		s.staleAt = later(s.now.Add(v.Fresh).Add(1), s.nextPeek)
 	}
@@ -387,7 +378,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 		// It hung, and the service may take it for newer than what began later.
 		for i := range other.targets {
 			again := &other.targets[i]
-			again.owed = again.owed || again.signalled || a.Signal && s.running
+			again.owed = again.owed || again.signalled || a.Signal
 		}
 	}
 	if o.Sent {
@@ -455,9 +446,6 @@ func (s *Schedule) tick(now time.Time) {
 	}
 	s.noteJump(now)
 	s.now = now
-	if !s.running {
-		return
-	}
 	// Points that have passed are dropped, whatever made Run late: the service needs one
 	// beat now, and not one for each.
 	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
@@ -500,20 +488,16 @@ func (s *Schedule) noteJump(now time.Time) {
 // than it had gone on. No floor moves, or a clock whose timers fire at once would flood
 // a target.
 func (s *Schedule) OweNow() {
-	if s.running {
-		s.owe()
-		s.nextLook = time.Time{}
-	}
+	s.owe()
+	s.nextLook = time.Time{}
 }
 
 // newBeat makes point the current grid point. Points between it and the one before
 // are dropped.
 func (s *Schedule) newBeat(point time.Time) {
-	s.gridPoint = point
+	s.gridPoint, s.looked = point, false
 	s.beat++
-	s.looked = false
-	s.nextLook = time.Time{}
-	s.owe()
+	s.OweNow()
 }
 
 // owe makes a beat owed to each target, whatever is in flight.
@@ -539,9 +523,7 @@ func (s *Schedule) setBack(by time.Duration) {
 		s.jumps[i].end = s.jumps[i].end.Add(-by)
 	}
 	s.staleAt, s.nextPeek, s.wakeAt = time.Time{}, time.Time{}, time.Time{}
-	if s.running {
-		s.newBeat(s.now)
-	}
+	s.newBeat(s.now)
 }
 
 func earlier(a, b time.Time) time.Time {
