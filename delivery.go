@@ -49,7 +49,9 @@ func hangUp(cut []*flight) {
 	}
 }
 
-// A delivery is what became of one attempt.
+// A delivery is what became of one attempt: what the schedule is told, what it answers, and
+// what the log line and the Result need. Each is written by one goroutine, and read when all
+// of them have ended.
 type delivery struct {
 	schedule.Outcome
 	schedule.Settlement
@@ -158,7 +160,8 @@ func (m *Monitor) nowOr(now time.Time) time.Time {
 // depth.
 const maxReports = 100
 
-// report calls OnResult.
+// report calls OnResult. The Result is a copy, because the caller of Beat has one too, and
+// either may change it.
 func (m *Monitor) report(ctx context.Context, c *check) {
 	if m.onResult == nil {
 		return

@@ -24,7 +24,8 @@ func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) 
 	return enabled
 }
 
-// runLines is what one Run has said already, so that it does not say it again.
+// runLines is what one Run has said already, so that it does not say it again. To compare
+// whole lines was rejected: the age of a sync is new in each of them.
 type runLines struct {
 	looked   bool            // at least once
 	warned   string          // what the latest WARN line said, since all were healthy
@@ -75,7 +76,9 @@ func (l *runLines) setLevels(c *check) {
 }
 
 // logSkipped tells why there is no heartbeat: a line about the first unhealthy
-// database, and one about each other at DEBUG. A panic has a line of its own.
+// database, and one about each other at DEBUG. When the storage of a thousand databases is
+// gone, a thousand WARN lines would say no more than one. A panic has a line of its own,
+// because it is a fault of the daemon's code and not of the replication.
 func (m *Monitor) logSkipped(ctx context.Context, c *check) {
 	level, result := c.skipLevel, &c.result
 	if len(result.Unhealthy) == 0 {
@@ -94,7 +97,8 @@ func (m *Monitor) logSkipped(ctx context.Context, c *check) {
 	}
 }
 
-// skipAttrs returns what a line about the i-th unhealthy database says.
+// skipAttrs returns what a line about the i-th unhealthy database says. Of the numbers, only
+// the first line has them: the others are not counted again.
 func (c *check) skipAttrs(i int) []slog.Attr {
 	r := &c.result
 	db := r.Unhealthy[i]
@@ -141,7 +145,8 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	m.log(ctx, level, message+" failed", attrs...)
 }
 
-// logRateLimited names the targets that a Beat has not pinged.
+// logRateLimited names the targets that a Beat has not pinged. Run asks for no more than what
+// is owed and may be sent, so it has nothing to tell.
 func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
 	if c.action != schedule.Beat || !m.enabled(ctx, slog.LevelDebug) {
 		return
