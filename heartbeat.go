@@ -397,9 +397,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // A beat takes this way. Run asks the schedule what is due, and calls check. That calls
 // look, which asks and judges the databases (ask, in checker.go), and has the schedule
-// reserve the attempts (decide). Beside the loop, finish makes the attempts (deliver, in
-// delivery.go), and tells the schedule what became of them (settle). Then it has the line
-// written (logDelivery, in log.go).
+// reserve the attempts (decide). Beside the loop, finish calls ping (both in delivery.go).
+// For each attempt, ping calls deliver, which calls the pinger (callPinger, in pinger.go)
+// and tells the schedule what became of it (settle). Then ping has the line written
+// (logDelivery, in log.go).
 
 // A runner is what one Run knows beside the Monitor.
 type runner struct {

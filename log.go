@@ -120,12 +120,12 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 // an outage makes one ERROR line a beat. A ping that was cut short says nothing of the
 // target. A failure signal is a WARN: who reads the log must see that it went out.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
-	message, level := "heartbeat", slog.LevelInfo
+	sent, failed, level := "heartbeat sent", "heartbeat failed", slog.LevelInfo
 	if signal {
-		message, level = "heartbeat failure signal", slog.LevelWarn
+		sent, failed, level = "heartbeat failure signal sent", "heartbeat failure signal failed", slog.LevelWarn
 	}
 	if d.err == nil {
-		m.log(ctx, level, message+" sent", d.target.withURL()...)
+		m.log(ctx, level, sent, d.target.withURL()...)
 		return
 	}
 	if d.Cut {
@@ -142,7 +142,7 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	if d.FirstFailure {
 		level = slog.LevelError
 	}
-	m.log(ctx, level, message+" failed", attrs...)
+	m.log(ctx, level, failed, attrs...)
 }
 
 // logRateLimited names the targets that a Beat has not pinged. Run asks for no more than what
