@@ -178,6 +178,10 @@ func TestResult_Targets(t *testing.T) {
 	require.Equal(t, "no answer", back.Targets[1].Err.Error())
 	require.Equal(t, "second: no answer", back.Err.Error())
 	require.Equal(t, heartbeat.Failed, back.Outcome)
+	text, err = json.Marshal(heartbeat.Result{})
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &back))
+	require.Zero(t, back)
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"outcome":"lost"}`), &back), `"lost" is not an outcome; it must be sent, skipped or failed`)
 }
 

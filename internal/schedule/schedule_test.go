@@ -325,3 +325,54 @@ func TestS7_F5_InFlightAtSetBack(t *testing.T) {
 		require.Equal(t, 1, again, "back by %v", back)
 	}
 }
+
+// S2: of two targets, only the one that missed the beat is pinged again. A Beat pings both.
+func TestS2_OnlyWhatIsOwed(t *testing.T) {
+	s := newSchedule(10*time.Minute, 2, 0)
+	s.Start(start)
+	targets := func(plan Plan) (indexes []int) {
+		for _, a := range plan.Attempts {
+			indexes = append(indexes, a.Target)
+		}
+		return indexes
+	}
+	plan := look(s, 0, true, Check)
+	require.Equal(t, []int{0, 1}, targets(plan))
+	s.Settle(start, plan.Attempts[0], Outcome{Sent: true})
+	s.Settle(start, plan.Attempts[1], Outcome{})
+	require.Empty(t, look(s, time.Minute-1, true, Check).Attempts)
+	plan = look(s, 2*time.Minute, true, Check)
+	require.Equal(t, []int{1}, targets(plan))
+	settle(s, 2*time.Minute, plan, Outcome{Sent: true})
+	require.Empty(t, look(s, 4*time.Minute, true, Check).Attempts)
+	require.Equal(t, []int{0, 1}, targets(look(s, 4*time.Minute, true, Beat)))
+}
+
+// F5: a ping that hangs for minutes and then ends may be what the service hears last. What
+// began after it is made once more, and again if nobody knows what became of it.
+func TestF5_HangsForMinutes(t *testing.T) {
+	for name, hung := range map[string]struct {
+		outcome Outcome
+		again   int
+	}{"arrives": {Outcome{Sent: true}, 1}, "is lost": {Outcome{GaveUp: true}, 2}, "never left": {Outcome{NotSent: true}, 0}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSchedule(time.Hour, 1, 1)
+			s.Start(start)
+			beat := look(s, 0, true, Check)
+			signals := 0
+			for at := 5 * time.Second; at < 10*time.Minute; at += 5 * time.Second {
+				if at == 5*time.Minute {
+					require.Equal(t, 3, signals, "the third when the beat has hung for two minutes")
+					settle(s, at, beat, hung.outcome)
+				}
+				plan := look(s, at, false, Check)
+				if plan.Cut {
+					s.Reserve(start.Add(at), &plan)
+				}
+				signals += len(plan.Attempts)
+				settle(s, at, plan, Outcome{Sent: true})
+			}
+			require.Equal(t, 3+hung.again, signals)
+		})
+	}
+}
