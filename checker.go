@@ -268,7 +268,7 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
 			age, holds := elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
-			if overdue = age - v.maxAge; overdue <= 0 { // it is stale by jumps only
+			if overdue = age - v.maxAge; overdue <= 0 && holds < math.MaxInt64 { // it is stale by jumps only
 				v.fresh = min(v.fresh, -overdue, holds)
 				continue
 			}

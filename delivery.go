@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
@@ -28,9 +29,6 @@ func newFlight(ctx context.Context, c *check) *flight {
 	f.ctx, f.end = context.WithTimeout(context.WithValue(ctx, resultKey{}, c.result.clone()), MinInterval)
 	return f
 }
-
-// ended reports whether the flight has landed, was cut, or has run out of time.
-func (f *flight) ended() bool { return f.ctx.Err() != nil }
 
 // hangUp cuts flights and waits for them: a second at most, since a pinger may ignore
 // its ctx. No lock may be held, here and where a flight is made or ends: a caller's
@@ -139,6 +137,9 @@ func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delive
 	d.Settlement = m.schedule.Settle(now, a, d.Outcome)
 	f.left--
 	landed := f.left == 0
+	if landed { // a caller's ctx must not be kept alive
+		m.flights = slices.DeleteFunc(m.flights, func(g *flight) bool { return g == f })
+	}
 	m.mu.Unlock()
 	if landed {
 		f.end()

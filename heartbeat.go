@@ -188,7 +188,6 @@ type Monitor struct {
 	rooms    [2]look         // for the look before, and for the next
 	slowLook *time.Timer     // has a line written about a slow look; nil: the next look makes one
 	slowLine <-chan struct{} // closed when that has been written
-	flights  []*flight       // those that have ended are taken out when one is added
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
@@ -196,10 +195,11 @@ type Monitor struct {
 	list       []database        // see databases
 	count      uint64            // of additions and looks, which are numbered in one order
 	before     *look             // the latest of this Run, or of Beats without one; nil: none yet
-	reports    int               // calls of onResult under way
-	reported   int               // calls since none was under way
-	last       Result            // what the newest check to end came to
-	lastLook   uint64            // its number
+	flights    []*flight
+	reports    int    // calls of onResult under way
+	reported   int    // calls since none was under way
+	last       Result // what the newest check to end came to
+	lastLook   uint64 // its number
 	lastSentAt time.Time
 	sentLook   uint64 // the number of the check that lastSentAt is of
 }
@@ -549,10 +549,10 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 	}
 	c.plan = m.schedule.Decide(c.now, v, c.action)
 	if c.plan.Cut {
-		m.mu.Unlock()
 		cut := slices.DeleteFunc(slices.Clone(m.flights), func(f *flight) bool {
-			return f.Signal == c.plan.Signal || f.ended() // one that was cut before is not waited for again
+			return f.Signal == c.plan.Signal || f.ctx.Err() != nil // one that was cut before is not waited for again
 		})
+		m.mu.Unlock()
 		hangUp(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
@@ -563,6 +563,8 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 	m.mu.Unlock()
 	if len(c.plan.Attempts) > 0 {
 		c.flight = newFlight(ctx, c)
-		m.flights = append(slices.DeleteFunc(m.flights, (*flight).ended), c.flight)
+		m.mu.Lock()
+		m.flights = append(m.flights, c.flight)
+		m.mu.Unlock()
 	}
 }

@@ -888,3 +888,20 @@ func TestS2_RunUntilSent(t *testing.T) {
 		})
 	}
 }
+
+// S5: what a caller gave to Beat is let go when Beat returns.
+func TestS5_CtxIsLetGo(t *testing.T) {
+	m, err := heartbeat.New(sent, []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Logger: quiet})
+	require.NoError(t, err)
+	gone := make(chan bool, 1)
+	func() {
+		type key struct{}
+		held := new([1 << 20]byte)
+		runtime.AddCleanup(held, func(int) { gone <- true }, 0)
+		require.Equal(t, heartbeat.Sent, m.Beat(context.WithValue(context.Background(), key{}, held)).Outcome)
+	}()
+	for len(gone) == 0 { // the cleanup has a goroutine of its own
+		runtime.GC()
+	}
+	runtime.KeepAlive(m)
+}

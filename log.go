@@ -145,16 +145,23 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	m.log(ctx, level, failed, attrs...)
 }
 
-// logRateLimited names the targets that a Beat has not pinged. Run asks for no more than what
-// is owed and may be sent, so it has nothing to tell.
+// logRateLimited names the targets that were not pinged though a Beat asked for that, or
+// though it is owed.
 func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
-	if c.action != schedule.Beat || !m.enabled(ctx, slog.LevelDebug) {
+	if len(c.plan.Attempts) == len(m.targets) || !m.enabled(ctx, slog.LevelDebug) {
 		return
 	}
+	var limited []target
+	m.mu.Lock()
 	for i, t := range m.targets {
-		if !slices.ContainsFunc(c.plan.Attempts, func(a schedule.Attempt) bool { return a.Target == i }) {
-			m.log(ctx, slog.LevelDebug, "heartbeat skipped", t.withURL(slog.String("reason", string(ReasonRateLimited)))...)
+		pinged := slices.ContainsFunc(c.plan.Attempts, func(a schedule.Attempt) bool { return a.Target == i })
+		if !pinged && (c.action == schedule.Beat || m.schedule.Owed(i)) {
+			limited = append(limited, t)
 		}
+	}
+	m.mu.Unlock()
+	for _, t := range limited {
+		m.log(ctx, slog.LevelDebug, "heartbeat skipped", t.withURL(slog.String("reason", string(ReasonRateLimited)))...)
 	}
 }
 

@@ -687,3 +687,25 @@ func TestL1_SlowLookBesideTheNext(t *testing.T) {
 		})
 	}
 }
+
+// L1: a target that is owed a beat and may not be pinged has a DEBUG line, also of Run's.
+func TestL1_RunRateLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs, limited := &logBuffer{}, 0
+		m, err := heartbeat.New(heartbeat.PingerFunc(func(context.Context) error {
+			return &heartbeat.StatusError{Code: 503, RetryAfter: 10 * time.Minute}
+		}), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{
+			Interval: time.Minute, Logger: logs.logger(slog.LevelDebug),
+			OnResult: func(r heartbeat.Result) {
+				if r.Reason == heartbeat.ReasonRateLimited {
+					limited++
+				}
+			}})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Second)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		require.NotZero(t, limited)
+		require.Equal(t, limited, strings.Count(strings.Join(logs.lines(), "\n"), "rate limited")) // 5; main: 0
+	})
+}

@@ -365,6 +365,9 @@ func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	return &s.beats, &s.signals
 }
 
+// Owed reports whether a target's beat is still to get out.
+func (s *Schedule) Owed(target int) bool { return s.beats.targets[target].owed }
+
 // Settle tells what became of an attempt. An attempt pays only the debt that it was about.
 // A ping that began before a grid point or an outage does not count for that, and a signal
 // of an outage that is over does not count for the next. If an attempt of the other kind
