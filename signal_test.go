@@ -885,15 +885,19 @@ func TestF1_MoreSignalsThanBeats(t *testing.T) {
 // does not look for it every second.
 func TestF1_LargestAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		at, looks, signals := time.Now(), 0, 0
-		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{reporterFunc{"/d", func() time.Time { looks++; return at }}}, &heartbeat.Options{
+		db, looks, signals := heartbeat.NewSyncTracker("/data/app.db"), 0, 0
+		db.Record(time.Now())
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{reporterFunc{db.Path(), func() time.Time {
+			looks++
+			return db.LastSuccessfulSyncAt()
+		}}}, &heartbeat.Options{
 			MaxSyncAge: math.MaxInt64, Logger: quiet,
 			FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil }),
 		})
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		time.AfterFunc(7*time.Minute, func() { at = time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC) })
+		time.AfterFunc(7*time.Minute, func() { db.Record(time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC)) })
 		require.NoError(t, m.Run(ctx))
 		require.Less(t, looks, 400)
 		require.Equal(t, 1, signals) // main: 0, and 3003 looks in the hour; aee0bac: 1, and 302
