@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -29,7 +30,7 @@ func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) 
 type runLines struct {
 	looked   bool            // at least once
 	warned   string          // what the latest WARN line said, since all were healthy
-	beat     uint64          // the one that panicked is about
+	beat     uint64          // the one that warned and panicked are about
 	panicked map[string]bool // the databases whose panic is told
 }
 
@@ -46,9 +47,13 @@ func (l *runLines) setLevels(c *check) {
 		l.warned = ""
 		return
 	}
+	beat := cmp.Or(c.plan.Beat, l.beat) // the schedule is told nothing of a look whose ctx has ended
+	if l.beat != beat || l.panicked == nil {
+		l.beat, l.panicked = beat, map[string]bool{}
+	}
 	line := string(ReasonNoDatabases)
 	if len(unhealthy) > 0 {
-		line = fmt.Sprintln(c.plan.Beat, c.result.Reason, len(unhealthy), unhealthy[0].Path)
+		line = fmt.Sprintln(beat, c.result.Reason, len(unhealthy), unhealthy[0].Path)
 	}
 	ordinary := !slices.ContainsFunc(unhealthy, func(s DatabaseStatus) bool { return s.Reason != ReasonNotSynced })
 	c.skipLevel = slog.LevelDebug
@@ -57,9 +62,6 @@ func (l *runLines) setLevels(c *check) {
 	}
 	if c.panics == nil {
 		return
-	}
-	if l.beat != c.plan.Beat || l.panicked == nil {
-		l.beat, l.panicked = c.plan.Beat, map[string]bool{}
 	}
 	for _, s := range unhealthy {
 		level := slog.LevelError

@@ -605,6 +605,27 @@ func TestL4_PeekBetweenLooks(t *testing.T) {
 	})
 }
 
+// L4: the last look of a Run, whose ctx ends during it, says nothing new.
+func TestL4_EndOfRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		start := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		db := reporterFunc{"/data/app.db", func() time.Time {
+			if time.Since(start) > time.Minute {
+				cancel()
+			}
+			return start.Add(-time.Hour)
+		}}
+		m, err := heartbeat.New(sent, []heartbeat.SyncReporter{db}, &heartbeat.Options{Logger: log.logger(slog.LevelWarn)})
+		require.NoError(t, err)
+		require.NoError(t, m.Run(ctx))
+		require.Greater(t, time.Since(start), time.Minute)
+		require.Len(t, log.lines(), 1)
+	})
+}
+
 // L1, H5: two databases of Source may have one path. Each panic is an ERROR.
 func TestL1_PanicsOfOnePath(t *testing.T) {
 	log := &logBuffer{}
