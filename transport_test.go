@@ -480,18 +480,28 @@ func TestP7_RefusedByHTTP2(t *testing.T) {
 }
 
 // P2: where a ping's stream is refused, a caller's HTTP/2 connection stays open for
-// the requests of others on it, also without TLS.
+// the requests of others on it, also without TLS, and with TLS that has agreed on no
+// protocol.
 func TestP2_RefusedStreamLeavesTheConnection(t *testing.T) {
 	t.Parallel()
 	const headers, resetStream, settings = 1, 3, 4
 	const endStream, endHeaders = 1, 4
 	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
-	for _, secure := range []bool{false, true} {
+	client := &tls.Config{RootCAs: pool, ServerName: "localhost"}
+	for name, row := range map[string]struct {
+		scheme string
+		server *tls.Config // nil: no TLS
+		dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	}{
+		"no TLS":                 {"http", nil, nil},
+		"TLS":                    {"https", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}, nil},
+		"TLS without a protocol": {"http", &tls.Config{Certificates: []tls.Certificate{cert}}, (&tls.Dialer{Config: client}).DialContext},
+	} {
 		var accepted, pings atomic.Int32
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		if secure {
-			listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+		if row.server != nil {
+			listener = tls.NewListener(listener, row.server)
 		}
 		var serving sync.WaitGroup
 		finish := make(chan struct{})
@@ -525,12 +535,9 @@ func TestP2_RefusedStreamLeavesTheConnection(t *testing.T) {
 		protocols := new(http.Protocols)
 		protocols.SetHTTP2(true)
 		protocols.SetUnencryptedHTTP2(true)
-		transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: pool}}
+		transport := &http.Transport{Protocols: protocols, TLSClientConfig: client.Clone(), DialContext: row.dial}
 		_, port, _ := net.SplitHostPort(listener.Addr().String())
-		base := "http://localhost:" + port
-		if secure {
-			base = "https://localhost:" + port
-		}
+		base := row.scheme + "://localhost:" + port
 		sending := make(chan struct{})
 		other := make(chan error, 1)
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(sending) }})
@@ -545,80 +552,13 @@ func TestP2_RefusedStreamLeavesTheConnection(t *testing.T) {
 		}()
 		<-sending
 		err = newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
-		require.ErrorContains(t, err, "connection lost before the answer", "TLS: %v", secure)
+		require.ErrorContains(t, err, "connection lost before the answer", name)
 		require.Equal(t, int32(1), pings.Load())
 		close(finish)
-		require.NoError(t, <-other, "TLS: %v", secure)
+		require.NoError(t, <-other, name)
 		require.Equal(t, int32(1), accepted.Load())
 		transport.CloseIdleConnections()
 		listener.Close()
 		serving.Wait()
 	}
-}
-
-// P2: a connection that has agreed on no protocol is not taken for HTTP/1. Here it speaks
-// HTTP/2, and another request is on it.
-func TestP2_HTTP2WithoutALPN(t *testing.T) {
-	const headers, resetStream, settings = 1, 3, 4
-	const endStream, endHeaders = 1, 4
-	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
-	var pings atomic.Int32
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
-	require.NoError(t, err)
-	var serving sync.WaitGroup
-	finish := make(chan struct{})
-	serving.Go(func() {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		_, _ = io.CopyN(io.Discard, in, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
-		_, _ = conn.Write(frame(settings, 0, 0))
-		for {
-			head := make([]byte, 9)
-			if _, err := io.ReadFull(in, head); err != nil {
-				return
-			}
-			_, _ = io.CopyN(io.Discard, in, int64(head[0])<<16|int64(head[1])<<8|int64(head[2]))
-			stream := binary.BigEndian.Uint32(head[5:])
-			if head[3] == headers && stream > 1 {
-				pings.Add(1)
-				_, _ = conn.Write(frame(resetStream, 0, stream, 0, 0, 0, 7)) // REFUSED_STREAM
-				serving.Go(func() {
-					<-finish
-					_, _ = conn.Write(frame(headers, endHeaders|endStream, 1, 0x88))
-				})
-			}
-		}
-	})
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		return (&tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: "localhost"}}).DialContext(ctx, network, address)
-	}}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	base := "http://localhost:" + port
-	sending := make(chan struct{})
-	other := make(chan error, 1)
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteHeaders: func() { close(sending) }})
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/other", nil)
-	require.NoError(t, err)
-	go func() {
-		resp, err := transport.RoundTrip(req)
-		if err == nil {
-			err = resp.Body.Close()
-		}
-		other <- err
-	}()
-	<-sending
-	err = newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}}).Ping(t.Context())
-	require.ErrorContains(t, err, "connection lost before the answer")
-	require.Equal(t, int32(1), pings.Load())
-	close(finish)
-	require.NoError(t, <-other)
-	transport.CloseIdleConnections()
-	listener.Close()
-	serving.Wait()
 }

@@ -42,6 +42,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// startProgram starts the test binary as what TestMain makes of it, and returns what it
+// writes to its standard error.
+func startProgram(t *testing.T, as string, args ...string) (*exec.Cmd, *buffer) {
+	t.Helper()
+	log := &buffer{}
+	program := exec.CommandContext(t.Context(), os.Args[0], args...)
+	program.Env = append(os.Environ(), asProgram+"="+as)
+	program.Stderr = log
+	require.NoError(t, program.Start())
+	return program, log
+}
+
 // patience is for conditions that real databases and goroutines bring about; it
 // is never waited for when all is well.
 const patience = time.Minute
@@ -400,11 +412,7 @@ func TestProgram_signals(t *testing.T) {
 			writeFile(t, configPath, "heartbeat-url: http://127.0.0.1:1/secret\nheartbeat-interval: 1m\n"+
 				"dbs:\n  - path: "+dbPath+"\n    replica:\n      url: file://"+dir+"/replica\n      sync-interval: 1s\n")
 
-			log := &buffer{}
-			program := exec.CommandContext(t.Context(), os.Args[0], "-config", configPath)
-			program.Env = append(os.Environ(), asProgram+"=1")
-			program.Stderr = log
-			require.NoError(t, program.Start())
+			program, log := startProgram(t, "1", "-config", configPath)
 			eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
 
 			// The last write comes so late that only a last sync can have copied it.
@@ -433,11 +441,7 @@ func TestProgram_secondSignal(t *testing.T) {
 	require.NoError(t, createDB(t.Context(), filepath.Join(dir, "app.db")))
 	configPath := filepath.Join(dir, "config.yml")
 	writeFile(t, configPath, "dbs:\n  - path: "+dir+"/app.db\n    replica:\n      url: file://"+dir+"/replica\n")
-	log := &buffer{}
-	program := exec.CommandContext(t.Context(), os.Args[0], "-config", configPath)
-	program.Env = append(os.Environ(), asProgram+"=1")
-	program.Stderr = log
-	require.NoError(t, program.Start())
+	program, log := startProgram(t, "1", "-config", configPath)
 	eventually(t, func() bool { return len(ltxFiles(t, dir+"/replica")) > 0 }, "not replicated")
 	eventually(t, func() bool { // Litestream may be making the folder anew
 		return os.RemoveAll(dir+"/replica") == nil && os.WriteFile(dir+"/replica", nil, 0o600) == nil

@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -264,28 +263,20 @@ func TestProgram_killedDuringRestore(t *testing.T) {
 	writeFile(t, configPath, "heartbeat-url: http://127.0.0.1:1/x\nheartbeat-interval: 1m\nrestore-check: 1h\nrestore-check-dir: "+scratch+"\n"+
 		"dbs:\n  - path: "+dir+"/app.db\n    replica:\n      url: hanging://host"+dir+"/replica\n      sync-interval: 1s\n")
 	writeFile(t, filepath.Join(scratch, "mine"), "x")
-	start := func() (*exec.Cmd, *buffer) {
-		log := &buffer{}
-		program := exec.CommandContext(t.Context(), os.Args[0], configPath)
-		program.Env = append(os.Environ(), asProgram+"=restoring")
-		program.Stderr = log
-		require.NoError(t, program.Start())
-		return program, log
-	}
 	folders := func() []string {
 		names, err := filepath.Glob(filepath.Join(scratch, scratchPrefix+"*", restoredName+".tmp"))
 		require.NoError(t, err)
 		return names
 	}
 
-	program, log := start()
+	program, log := startProgram(t, "restoring", configPath)
 	eventually(t, func() bool { return len(folders()) > 0 }, "no restore")
 	require.NoError(t, program.Process.Kill())
 	require.Error(t, program.Wait(), log)
 	left := folders()
 	require.Len(t, left, 1, "else this tests nothing")
 
-	program, log = start()
+	program, log = startProgram(t, "restoring", configPath)
 	eventually(t, func() bool {
 		return log.has("level=INFO", `msg="what a killed restore check left behind was removed" path=`+filepath.Dir(left[0]))
 	}, "not removed")
