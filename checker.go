@@ -197,7 +197,7 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 			wall := time.Duration(sec*int64(time.Second) + nowNsec - int64(at.Nanosecond()))
 			older, newer = max(older, wall), min(newer, wall)
 		} else {
-			older, newer = ages(now, *at)
+			older, newer = schedule.Age(now, *at), -schedule.Age(*at, now)
 		}
 		if older <= maxAge && newer >= -maxAge && (!newborn || !at.IsZero()) {
 			oldest = max(oldest, older)
@@ -217,14 +217,6 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	}
 	v.fresh = maxAge - oldest
 	return v
-}
-
-// ages returns how long ago a time was, by the monotonic clock (if both times have a
-// reading of it) and by the wall clock. The larger of the two comes first. The first stands
-// still while the machine sleeps, the second can be set.
-func ages(now, at time.Time) (older, newer time.Duration) {
-	mono, wall := now.Sub(at), now.Round(0).Sub(at.Round(0))
-	return max(mono, wall), min(mono, wall)
 }
 
 // A look is what the next one needs to know of the look before: which databases it
@@ -254,22 +246,23 @@ func (l *look) asked(db *database) bool {
 }
 
 // judgeLoss says whether a database was lost since the look before, which is nil
-// where there was none, and notes in this what the next look needs to know. It is
-// pure too.
+// where there was none, and notes in this what the next look needs to know. Of the
+// schedule it asks how much time there was to sync.
 //
 // Memory of what single databases were, over more than one look, was rejected: each
 // database that comes, goes or panics would have to be carried through it.
-func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule.Jump) (lost bool) {
-	since := time.Duration(0)
+func (v *verdict) judgeLoss(dbs []database, before, this *look, s *schedule.Schedule) (lost bool) {
+	ended := v.now
 	if before != nil {
-		since, _ = elapsed(v.now, before.ended, jumps)
+		ended = before.ended
 	}
+	since, _ := s.Elapsed(v.now, ended)
 	for n, i := range v.at {
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
-			age, holds := elapsed(v.now, v.unhealthy[n].LastSyncAt, jumps)
-			if overdue = age - v.maxAge; overdue <= 0 && holds < math.MaxInt64 { // it is stale by jumps only
-				v.fresh = min(v.fresh, -overdue, holds)
+			age, known := s.Elapsed(v.now, v.unhealthy[n].LastSyncAt)
+			if overdue = age - v.maxAge; overdue <= 0 && known < math.MaxInt64 { // it is stale by jumps only
+				v.fresh = min(v.fresh, -overdue, known)
 				continue
 			}
 		}
@@ -280,21 +273,6 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, jumps []schedule
 		lost = lost || before != nil && reason != ReasonFuture && before.lost(&dbs[i], reason, overdue, since)
 	}
 	return lost
-}
-
-// elapsed returns how much time there was to sync since a given time: what has passed, less
-// the jumps since then. It also returns for how long all of these still count. A jump may
-// have been noticed late. Then it also excuses syncs that came after it, and must not do so
-// for longer.
-func elapsed(now, at time.Time, jumps []schedule.Jump) (elapsed, holds time.Duration) {
-	ago, _ := ages(now, at)
-	elapsed, holds = ago, math.MaxInt64
-	for _, j := range jumps {
-		if ago > j.Ago {
-			elapsed, holds = elapsed-j.Length, min(holds, j.Counts)
-		}
-	}
-	return elapsed, holds
 }
 
 // lost reports whether db, which is unhealthy now, is so since the look.
@@ -375,7 +353,7 @@ func (m *Monitor) lost(c *check) bool {
 			}
 		}
 	}
-	lost := c.judgeLoss(m.asked.dbs, m.before, this, m.schedule.Jumps(c.now))
+	lost := c.judgeLoss(m.asked.dbs, m.before, this, m.schedule)
 	if c.panics == nil {
 		m.before = this
 	}

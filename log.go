@@ -109,7 +109,7 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 		attrs = append(attrs, slog.Time("last_sync", db.LastSyncAt))
 	}
 	if db.Reason == ReasonStale {
-		age, _ := ages(c.now, db.LastSyncAt)
+		age := schedule.Age(c.now, db.LastSyncAt)
 		attrs = append(attrs, slog.Duration("age", age.Round(time.Second)), slog.Duration("max", c.maxAge))
 	}
 	if i == 0 && len(r.Unhealthy) > 1 {

@@ -23,6 +23,7 @@
 package schedule
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -69,14 +70,6 @@ type Verdict struct {
 	None    bool          // there are no databases
 	Lost    bool          // one that the look before asked was lost since
 	Fresh   time.Duration // how long it is until the first database can be lost, if none syncs
-}
-
-// A Jump is time that passed without a chance to sync: the machine slept, the
-// process stood still, or the clock was stepped forward.
-type Jump struct {
-	Ago    time.Duration // how long ago it ended
-	Length time.Duration
-	Counts time.Duration // for how long it will still count
 }
 
 // A Plan is what a caller does about a verdict.
@@ -176,9 +169,10 @@ type Schedule struct {
 	// again and again, it would include sleeps from before a sync, and so excuse that sync
 	// for ever.
 	jumps []jump
-	told  []Jump // room for what Jumps returns
 }
 
+// A jump is time that passed without a chance to sync: the machine slept, the process
+// stood still, or the clock was stepped forward.
 type jump struct {
 	end    time.Time
 	length time.Duration
@@ -412,25 +406,39 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	return is
 }
 
-// Jumps returns the jumps that a last sync may still be older for, at now, from new to old.
-// They are valid until the next call. A jump counts for MaxSyncAge, in which the jumps after
-// it do not count. One that has expired is forgotten: a clock that is set back later would
-// make it look younger than it is.
-func (s *Schedule) Jumps(now time.Time) []Jump {
+// Elapsed returns how much time there was to sync since a given time: what has passed until
+// now, less the jumps in it. It also returns for how long the schedule will know all of
+// these jumps. If there were none, that is the longest Duration.
+//
+// A jump counts for MaxSyncAge, in which the jumps after it do not count. One that has
+// expired is forgotten: a clock that is set back later would make it look younger than it
+// is. A jump may have been noticed late. Then it also excuses syncs that came after it, and
+// must not do so for longer.
+func (s *Schedule) Elapsed(now, since time.Time) (elapsed, known time.Duration) {
 	s.tick(now)
-	s.told = s.told[:0]
-	since := time.Duration(0) // how much of the time since then was a jump
+	passed := Age(now, since)
+	elapsed, known = passed, math.MaxInt64
+	jumped := time.Duration(0) // by the jumps after the one that is looked at
 	for i, j := range slices.Backward(s.jumps) {
-		ago := max(0, s.now.Sub(j.end), s.now.Round(0).Sub(j.end.Round(0)))
-		counts := s.MaxSyncAge - (ago - since)
-		if counts < 0 {
+		ago := max(0, Age(s.now, j.end))
+		left := s.MaxSyncAge - (ago - jumped)
+		if left < 0 {
 			s.jumps = slices.Delete(s.jumps, 0, i+1)
 			break
 		}
-		s.told = append(s.told, Jump{ago, j.length, counts})
-		since += j.length
+		if passed > ago {
+			elapsed, known = elapsed-j.length, min(known, left)
+		}
+		jumped += j.length
 	}
-	return s.told
+	return elapsed, known
+}
+
+// Age returns how long ago a time was, by the monotonic clock (if both times have a reading
+// of it) or by the wall clock, whichever says more. The first stands still while the machine
+// sleeps. The second can be set.
+func Age(now, at time.Time) time.Duration {
+	return max(now.Sub(at), now.Round(0).Sub(at.Round(0)))
 }
 
 // tick takes note of the time: of a jump in it, and of the grid points that have
