@@ -104,7 +104,8 @@ func (m *Monitor) ping(ctx context.Context, f *flight) []delivery {
 	return deliveries
 }
 
-// deliver makes one attempt and settles it.
+// deliver makes one attempt and settles it. It settles whatever happens: a target whose
+// attempt is never settled is never pinged again.
 func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d *delivery) {
 	targets := m.targets
 	if a.Signal {
@@ -129,6 +130,10 @@ func (m *Monitor) deliver(ctx context.Context, f *flight, a schedule.Attempt, d 
 
 // settle tells what became of an attempt. Run has to ask the schedule again then: a ping
 // that never left is tried again sooner than Run sleeps for.
+//
+// LastSentAt is of the newest check that sent anything, by its number and not by its time,
+// since the clock may have been set back. It is when the ping began: the service may have
+// counted it from then on.
 func (m *Monitor) settle(now time.Time, f *flight, a schedule.Attempt, d *delivery) {
 	m.mu.Lock()
 	if d.Sent && !a.Signal && f.number >= m.sentLook {
@@ -162,7 +167,8 @@ func (m *Monitor) nowOr(now time.Time) time.Time {
 const maxReports = 100
 
 // report calls OnResult. The Result is a copy, because the caller of Beat has one too, and
-// either may change it.
+// either may change it. It runs in the goroutine of the check, with no lock held: so it may
+// call any method, and one that hangs keeps only its own check from ending.
 func (m *Monitor) report(ctx context.Context, c *check) {
 	if m.onResult == nil {
 		return

@@ -13,7 +13,8 @@ import (
 )
 
 // log writes a line. A handler is foreign: where it panics, its line is lost, and
-// nothing else.
+// nothing else. ctx is what Run or Beat was given, because handlers take values from it, such
+// as the number of a trace. It may have ended, which does not matter to them.
 func (m *Monitor) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	try(func() { m.logger.LogAttrs(ctx, level, message, attrs...) })
 }
@@ -119,7 +120,7 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 }
 
 // logDelivery tells what became of a ping. The first failure of a beat is an ERROR, so that
-// an outage makes one ERROR line a beat. A ping that was cut short says nothing of the
+// an outage makes one ERROR line a beat. An alert that counts such lines then counts beats. A ping that was cut short says nothing of the
 // target. A failure signal is a WARN: who reads the log must see that it went out.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	sent, failed, level := "heartbeat sent", "heartbeat failed", slog.LevelInfo

@@ -180,7 +180,8 @@ func (r Result) forStrangers() Result {
 // HTTPPinger's as it is, and of any other what package redact leaves of it. An error is
 // foreign code. Package redact bounds it and survives its panic. If it ends the goroutine
 // that asks it, its text is withheld. To show no text of a foreign error at all was
-// rejected: "connection refused" is what an operator looks for.
+// rejected: "connection refused" is what an operator looks for. To show all of an error that
+// wraps an HTTPPinger's was rejected too: the words around that may hold anything.
 func forStrangers(err error) error {
 	text := redact.Withheld
 	apart(func() {

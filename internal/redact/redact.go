@@ -63,6 +63,10 @@ func (p ProxyStatus) Error() string {
 // A redacted error is what Error returns. The original is within a function, of
 // which fmt prints an address only. An unexported field for it was rejected: fmt prints
 // those too, and reflection reads them.
+//
+// It is kept for Is alone. To ask it once for the errors that are often looked for was
+// rejected: a caller's transport has errors of its own, and its caller asks for those. An As
+// over the original was rejected, since it hands the original out.
 type redacted struct {
 	safe error
 	is   func(target error) bool
@@ -89,6 +93,9 @@ const maxDepth = 30
 
 // rebuild returns what may be shown of err. Its methods and fields are foreign,
 // and may panic.
+//
+// A type of this package or of the standard library comes first, then what the error
+// wraps, and its own text last. So a text is searched only where nothing else is known.
 //
 // A level of joined errors counts for half of maxDepth. So two of them are shown, with 30
 // times 30 parts at most. Without that, an error that joins itself twice would have 2 to the
@@ -152,7 +159,9 @@ func (r rebuilder) known(err error, inner func(error) error) error {
 	case ProxyStatus, tls.AlertError, x509.UnhandledCriticalExtension, x509.ConstraintViolationError:
 		return err
 	case syscall.Errno: // errors.Is finds os.ErrPermission and the like in it
-		if e < 1<<14 { // more could spell a secret
+		// A number can spell a secret too. The systems' numbers are smaller: Linux has some
+		// 130, and those of Windows' sockets end before 12,000.
+		if e < 1<<14 {
 			return e
 		}
 	case *os.SyscallError:
@@ -223,6 +232,10 @@ func (r rebuilder) nameOf(name string) string {
 // leaf returns what may be shown of an error of an unknown type that wraps
 // nothing. Most of net/http's are such: errors.New around a text. Their words are the best
 // that there is, so they come before a mere "it is a timeout".
+//
+// A beginning counts more than an ending. What stands at the beginning was written by the
+// package that made the error. The ending may be a server's words that look like a phrase,
+// but then nothing is shown that a server could not have said by closing the connection.
 func leaf(err error) error {
 	switch err { //nolint:errorlint // it wraps nothing
 	case io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded:
@@ -264,7 +277,9 @@ func lookupFailure(text string) string {
 	}
 }
 
-// name returns text if it is among names, else otherwise.
+// name returns text if it is among names, else otherwise. It takes texts that come from
+// fields for which the standard library has a fixed set of words. A dialer of the caller's may
+// put anything there.
 func name(text, otherwise string) string {
 	if slices.Contains(names, text) {
 		return text

@@ -190,6 +190,10 @@ func New(settings Settings) *Schedule {
 
 // Start begins a grid at now. A beat is owed at once, and no failure signal: what
 // was lost before is not news.
+//
+// The floors stay, and so does what the server asked for. The service sees one client,
+// however often Run is called: a daemon that leads, follows and leads again within a minute
+// must not ping three times.
 func (s *Schedule) Start(now time.Time) {
 	s.tick(now)
 	s.running, s.newGrid = true, true
@@ -201,7 +205,8 @@ func (s *Schedule) Start(now time.Time) {
 }
 
 // Stop ends the grid. Attempts in flight may still be settled. What is owed counts for
-// nothing until the next Start, which makes a beat owed anew.
+// nothing until the next Start, which makes a beat owed anew. To clear it here too was
+// rejected: there would be two places that say what a Run begins with.
 func (s *Schedule) Stop() {
 	s.running = false
 	s.wakeAt = time.Time{}
@@ -209,6 +214,9 @@ func (s *Schedule) Stop() {
 
 // Next says what is due now or, with Wait, when to ask again. A verdict or an
 // outcome that comes from elsewhere in the meantime may make that earlier.
+//
+// A Check comes before a Peek. It looks at the databases too, and so finds all that the
+// peek would find.
 func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	s.tick(now)
 	s.wakeAt = time.Time{}
@@ -269,6 +277,8 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	if v.Healthy && action == Peek {
 		return plan
 	}
+	// A Beat does not stand for the grid point's own look. Run makes that too, and so has its
+	// lines for each beat, whoever else asks.
 	if action != Beat {
 		s.looked, s.newGrid = true, false
 		if !v.Healthy {
@@ -286,7 +296,15 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	return plan
 }
 
-// observe takes a verdict.
+// observe takes a verdict, and makes failure signals owed or takes them back.
+//
+// Once owed, a signal stays owed until it is out or all are healthy, whatever later looks
+// find. To ask at each try whether there is still a loss was rejected: a loss is news at one
+// look only, and the try after a failed one would find none.
+//
+// Nothing is watched while each target has had its signal. There is no second one to send
+// before all are healthy again, so a database that becomes stale meanwhile can wait for the
+// next look.
 func (s *Schedule) observe(v Verdict) {
 	if v.Healthy {
 		s.signals.debt++ // a signal that is in flight is about an outage that is over
@@ -391,6 +409,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 		t.doubt = s.now.Add(s.Spacing)
 	}
 	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // an earlier Retry-After has been waited for
+	// Without a Run there is no next try: whoever calls Beat decides.
 	if s.running && t.owed {
 		is.Retry = later(t.ready(), s.now).Sub(s.now)
 	}
@@ -471,6 +490,10 @@ func (s *Schedule) tick(now time.Time) {
 // noteJump finds a jump in time: the wall and the monotonic clock disagree, as
 // after a suspend or where a clock was stepped, or whoever runs the schedule was
 // woken late, as after a pause of the process. A beat is owed then.
+//
+// To ask the system how long it slept was rejected. Each system has another call for that,
+// package time has none, and a fake clock could not be asked. It would also say nothing of
+// a process that was stopped.
 func (s *Schedule) noteJump(now time.Time) {
 	if s.now.IsZero() {
 		return
@@ -522,6 +545,10 @@ func (s *Schedule) owe() {
 // setBack moves every deadline back with a clock that was set back and has no
 // monotonic reading. How much time has really passed is not known. So what was left
 // to wait is waited for in full, and a beat is due at once.
+//
+// To leave the deadlines was rejected: a clock that is set back by a day would bring no ping
+// for a day. To clear them was rejected too: two attempts might begin within a Spacing, and
+// a Retry-After would be forgotten.
 func (s *Schedule) setBack(by time.Duration) {
 	for _, k := range []*kind{&s.beats, &s.signals} {
 		k.certain = k.certain.Add(-by)
