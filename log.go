@@ -120,8 +120,9 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 }
 
 // logDelivery tells what became of a ping. The first failure of a beat is an ERROR, so that
-// an outage makes one ERROR line a beat. An alert that counts such lines then counts beats. A ping that was cut short says nothing of the
-// target. A failure signal is a WARN: who reads the log must see that it went out.
+// an outage makes one ERROR line a beat. An alert that counts such lines then counts beats.
+// A ping that was cut short says nothing of the target. A failure signal is a WARN: who
+// reads the log must see that it went out.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	sent, failed, level := "heartbeat sent", "heartbeat failed", slog.LevelInfo
 	if signal {
