@@ -160,10 +160,9 @@ func (m *Monitor) nowOr(now time.Time) time.Time {
 	return now
 }
 
-// maxReports is how many calls of OnResult may be under way at once. A Beat is also not
-// reported if so many calls were made since none was under way. Without this second bound,
-// an OnResult that makes two Beats, each of which calls it, makes a tree of calls of that
-// depth.
+// maxReports ends an OnResult that calls Beat, which calls it: a Beat is not reported if so
+// many calls were made since none was under way. To bound the calls that are under way was
+// rejected: where each makes two Beats, that is the depth of a tree with far more calls.
 const maxReports = 100
 
 // report calls OnResult. The Result is a copy, because the caller of Beat has one too, and
@@ -174,7 +173,7 @@ func (m *Monitor) report(ctx context.Context, c *check) {
 		return
 	}
 	m.mu.Lock()
-	if m.reports >= maxReports || c.action == schedule.Beat && m.reported >= maxReports {
+	if c.action == schedule.Beat && m.reported >= maxReports {
 		m.mu.Unlock()
 		return
 	}

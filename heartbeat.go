@@ -140,10 +140,9 @@ type Options struct {
 	// no calls. Several calls may be made at once, and a slow ping can make the call
 	// for its check come after those for newer checks: compare Result.Time. OnResult
 	// may call any method of the Monitor. If it calls Beat, that check is reported too.
-	// To stop endless recursion, a check is not reported while 100 calls are in
-	// progress. A Beat is not reported either once 100 calls have been made since the
-	// last moment at which none was in progress. If OnResult panics, that is logged, and
-	// nothing else happens.
+	// To stop endless recursion, a Beat is not reported if 100 calls have been made
+	// since the last moment at which none was in progress. If OnResult panics, that is
+	// logged, and nothing else happens.
 	OnResult func(Result)
 
 	// Source returns further databases, beside those given to New and Add. It is for
