@@ -97,9 +97,9 @@ const maxDepth = 30
 // A type of this package or of the standard library comes first, then what the error
 // wraps, and its own text last. So a text is searched only where nothing else is known.
 //
-// A level of joined errors counts for half of maxDepth. So two of them are shown, with 30
-// times 30 parts at most. Without that, an error that joins itself twice would have 2 to the
-// power of maxDepth.
+// A level of joined errors counts for half of maxDepth, and begins in the first half. So two
+// levels are shown, with 30 times 30 parts at most. Without that, an error that joins itself
+// twice would have 2 to the power of maxDepth.
 //
 // It is not a walk as find makes one: what is shown of an error depends on what is shown of
 // the one that it wraps.
@@ -121,6 +121,9 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	}
 	switch w := err.(type) {
 	case interface{ Unwrap() []error }:
+		if depth > maxDepth/2 {
+			return nil
+		}
 		var parts []error
 		for _, part := range w.Unwrap() {
 			if part != nil && len(parts) < maxDepth {

@@ -18,6 +18,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"os"
+	"slices"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -356,7 +357,12 @@ func TestJoinedIsBounded(t *testing.T) {
 	for i := range many {
 		many[i] = io.EOF
 	}
-	require.Equal(t, 30, strings.Count(redact.Error(errors.Join(many...), "", "").Error(), "EOF"))
+	tree := errors.Join(many...)
+	require.Equal(t, 30, strings.Count(redact.Error(tree, "", "").Error(), "EOF"))
+	for range 3 {
+		tree = errors.Join(slices.Repeat([]error{tree}, 100)...)
+	}
+	require.Equal(t, 30*30, 1+strings.Count(redact.Error(tree, "", "").Error(), "\n"))
 }
 
 // Each alert is shown by its text.
