@@ -1,6 +1,6 @@
-// Package heartbeattest has what the test of a daemon that embeds package
-// heartbeat needs: a [Clock] that moves only when it is told to, a [Pinger] that
-// records, fails or blocks, and a [Reporter] whose last sync can be set.
+// Package heartbeattest is for tests of daemons that use package heartbeat. It has a [Clock] that
+// moves only when it is told to, a [Pinger] that records, fails or blocks, and a [Reporter] whose
+// last sync can be set.
 //
 // When a Monitor on a fake clock has made its check, it asks the clock for a wake-up.
 // If the clock moves before that, the Monitor does not see it move. So use
@@ -28,7 +28,7 @@ type Clock struct {
 	mu      sync.Mutex
 	now     time.Time
 	waiters []waiter
-	served  bool          // whether the newest waiter has been
+	served  bool          // whether the newest waiter has been served
 	changed chan struct{} // closed, and replaced, when a waiter is added
 }
 
@@ -66,9 +66,9 @@ func (c *Clock) After(d time.Duration) <-chan time.Time {
 	return w.c
 }
 
-// Advance moves the clock by d in one jump, and wakes the waiters whose time has
-// then come. A waiter that comes later does not see the jump: call BlockUntil
-// first. A negative d sets the clock back, and wakes no one.
+// Advance moves the clock by d in one jump, and wakes the waiters whose time has then come. A
+// waiter that is added later does not see the jump: call BlockUntil first. A negative d sets the
+// clock back, and wakes no waiter.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,9 +85,9 @@ func (c *Clock) Advance(d time.Duration) {
 	})
 }
 
-// BlockUntil blocks until the clock has at least that many waiters. A waiter is a
-// channel from After that has not been served. One that was given up, as by a Run that
-// has ended, still counts. If ctx is done first, BlockUntil returns the error of ctx.
+// BlockUntil blocks until the clock has at least that many waiters. A waiter is a channel from
+// After that has not been served. A waiter that was given up, as by a Run that has ended, still
+// counts. If ctx is done first, BlockUntil returns the error of ctx.
 func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
 	return c.blockUntil(ctx, func() bool { return len(c.waiters) >= waiters })
 }
@@ -230,7 +230,7 @@ func NewReporter(path string) *Reporter {
 	return &Reporter{heartbeat.NewSyncTracker(path)}
 }
 
-// Set sets the last sync. The zero time means that it has not synced.
+// Set sets the last sync. The zero time means that the Reporter has not synced.
 func (r *Reporter) Set(lastSync time.Time) { r.tracker.Record(lastSync) }
 
 // Path returns the path given to NewReporter.

@@ -1,11 +1,11 @@
-// Package oneshot makes an HTTP request once. No connection that breaks makes it
-// go out again, no connection outlives it (unless its caller has a client to keep
-// them), a redirect takes what is secret to no other host, and an error says
-// whether anything has left, and nothing that a server has sent.
+// Package oneshot makes an HTTP request once. If a connection breaks, the request is not sent
+// again. No connection stays open after the request, unless the caller's client keeps it. A
+// redirect takes no secret to another host. An error says whether anything has left. It repeats
+// nothing that a server has sent.
 //
-// One call of net/http is not enough for that. net/http repeats a request by itself, prints
-// what a server says unasked to the process's log, and goes on dialling when the request is
-// over. This package prevents all three.
+// One call of net/http is not enough for that. net/http repeats a request by itself. It prints to
+// the process's log what a server sends unasked. It goes on dialling when the request is over.
+// This package prevents the repetition with any client, and the other two with its own transport.
 package oneshot
 
 import (
@@ -30,16 +30,15 @@ import (
 type Client struct {
 	http   http.Client
 	home   *url.URL
-	name   string                                     // of home in errors
-	abroad http.Header                                // of a request to another host
+	name   string                                     // what errors call home
+	abroad http.Header                                // the header of a request to another host
 	theirs func(*http.Request, []*http.Request) error // a caller's CheckRedirect, or nil
 }
 
-// New returns a Client for requests of home, which errors call name. Requests are
-// sent by a copy of custom. If that is nil, a client is used that makes an HTTP/1.1
-// connection for each request and honours the proxy environment variables. On a
-// request that a redirect takes to another host than home's, abroad is the whole
-// header.
+// New returns a Client for requests of home, which errors call name. Requests are sent by a copy
+// of custom. If custom is nil, a client is used that makes an HTTP/1.1 connection for each request
+// and honours the proxy environment variables. If a redirect leads to another host than home's,
+// the request to that host has abroad as its header, and nothing of the first header.
 func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *Client {
 	c := &Client{home: home, name: name, abroad: abroad}
 	if custom == nil {
@@ -52,11 +51,11 @@ func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *C
 	return c
 }
 
-// Do makes one request, and one more for each redirect. It blocks until there is an
-// answer, or the request's ctx is done. That ctx must end some time: what a connection
-// still has to do ends with it. In the answer, Request is the one that was answered. The
-// error holds only what may be shown; notSent is whether it proves that no byte of the
-// request has left.
+// Do makes one request, and one more for each redirect. It blocks until there is an answer, or the
+// request's ctx is done. That ctx must end at some time: a dial, a handshake or a read that still
+// goes on ends only with it. In the answer, Request is the request that was answered. The error
+// holds only what may be shown. notSent reports whether err proves that no byte of the request has
+// left.
 //
 // A panic of a caller's transport is not recovered.
 func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err error) {
@@ -68,12 +67,12 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 	}
 	notSent = a.neverLeft(err) // before err is replaced
 	if ended := a.ctx.Err(); ended != nil {
-		err = ended // the transport may say instead that its connection was closed, by that
+		err = ended // the end of ctx closes the connection, and the transport may report only that
 	}
 	if redact.Is(err, context.DeadlineExceeded) {
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
-	// "unexpected EOF" after a request is of half an answer, and says so.
+	// After the request was sent, "unexpected EOF" means that the answer broke off. Its text says so.
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%s: %w", a.hungUp(err, notSent), err)
 	}
@@ -83,19 +82,19 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 	return nil, notSent, &url.Error{Op: op, URL: c.name, Err: redact.Error(err, host, address)}
 }
 
-// An attempt knows how far a request has got. The transport's goroutines tell it, also
-// when the request is over. So what they write is atomic.
+// An attempt records how far a request has got. The transport's goroutines write to it, sometimes
+// after the request is over. So the fields that they write are atomic.
 //
-// Its ctx has it as a value. That is how checkRedirect and the dialer get at it: net/http
-// gives both of them nothing else of the request's.
+// checkRedirect and the dialer find the attempt as a value of its ctx, because net/http passes the
+// values of the request's ctx on to both.
 type attempt struct {
-	ctx              context.Context // ends with the attempt
+	ctx              context.Context // the request's ctx, with the attempt and a trace in it
 	began            time.Time
-	request          *http.Request        // the latest, after redirects
-	header           http.Header          // of the first, without a client's cookies
+	request          *http.Request        // the latest request, after redirects
+	header           http.Header          // of the first request, without a client's cookies
 	asked, connected atomic.Bool          // whether a connection was asked for, and obtained
-	stage            atomic.Value         // a string
-	conn             atomic.Pointer[conn] // of our own transport
+	stage            atomic.Value         // a string that says what the attempt waits for
+	conn             atomic.Pointer[conn] // set by our own transport only
 }
 
 type attemptKey struct{}
@@ -103,10 +102,10 @@ type attemptKey struct{}
 // attemptOf returns the attempt of a request by its ctx.
 func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*attempt) }
 
-// Two of the stages on the way to a connection, which newAttempt tells. A transport that
-// traces nothing has no stage. They are not what neverLeft goes by: a caller's transport may
-// use a [net.Dialer], which traces a lookup and a connect, and then write to the connection
-// without a word.
+// These are two of the stages before there is a connection. The trace in newAttempt and our own
+// dialer set the stage. With a transport that traces nothing, there is no stage. neverLeft does
+// not use the stage: a caller's transport may use a [net.Dialer], which traces a lookup and a
+// connect, and then write to the connection without a trace.
 const (
 	proxy     = "waiting for the proxy"
 	handshake = "waiting for the TLS handshake"
@@ -120,7 +119,7 @@ func newAttempt(req *http.Request) *attempt {
 		DNSStart:     func(httptrace.DNSStartInfo) { a.stage.Store("waiting for the lookup") },
 		ConnectStart: func(string, string) { a.stage.Store("waiting for the connect") },
 		ConnectDone: func(_, _ string, err error) {
-			if err == nil { // of a caller's transport, which may go on in its own way
+			if err == nil { // what a caller's transport does next is not known; our own dialer sets another stage
 				a.stage.Store("connected, waiting for a proxy or a handshake")
 			}
 		},
@@ -130,7 +129,9 @@ func newAttempt(req *http.Request) *attempt {
 		},
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err == nil {
-				a.stage.Store(proxy) // which has a handshake of its own if its URL is https
+				// If this was the handshake with an https proxy, the proxy's answer to CONNECT comes next. If it
+				// was the handshake with the server, the connection is ready.
+				a.stage.Store(proxy)
 			}
 			a.conn.Load().setShaking(false)
 		},
@@ -138,18 +139,18 @@ func newAttempt(req *http.Request) *attempt {
 	return a
 }
 
-// neverLeft reports whether err proves that no byte of a request is out. net/http's
-// transport asks for a connection before it writes to one. With another transport, only an
-// error of a failed dial proves that nothing is out.
+// neverLeft reports whether err proves that no byte of a request has left. net/http's transport
+// asks for a connection before it writes to one. With another transport, only an error of a failed
+// dial proves that nothing has left.
 //
-// To go by the error alone was rejected: a proxy's refusal, and a connection that is closed
-// in a handshake, have no type of their own. So was to count what is written to our own
-// connections: a handshake writes too. After a redirect something has left, whatever fails.
+// To use the error alone was rejected: a proxy's refusal, and a connection that is closed in a
+// handshake, have no type of their own. To count the bytes that are written to our own connections
+// was rejected too: a handshake also writes. After a redirect something has left, whatever fails.
 func (a *attempt) neverLeft(err error) bool {
 	return !a.connected.Load() && (a.asked.Load() || isDialError(err))
 }
 
-// isDialError goes by the outermost *net.OpError if there is one: that of a read or a write
+// isDialError uses the outermost *net.OpError if there is one: an error of a read or a write
 // proves nothing, whatever it wraps.
 func isDialError(err error) bool {
 	if op, ok := redact.As[*net.OpError](err); ok {
@@ -161,8 +162,9 @@ func isDialError(err error) bool {
 	return lookup || certificate || record
 }
 
-// timedOut says what did not come in time, and how long that was. A machine that is busy
-// notices a deadline late. It is the deadline that is told.
+// timedOut says what did not come in time, and how long that time was. A busy machine notices a
+// deadline late. So the text gives the time until the deadline, if that is shorter than the time
+// that has passed.
 func (a *attempt) timedOut(notSent bool) string {
 	waited := time.Since(a.began)
 	if deadline, ok := a.ctx.Deadline(); ok {
@@ -178,9 +180,9 @@ func (a *attempt) timedOut(notSent bool) string {
 	return fmt.Sprintf("no connection within %v", waited)
 }
 
-// hungUp says who closed the connection in place of an answer. "EOF", which is all
-// that net/http says, is no word for an operator. "proxyconnect" is what net/http calls
-// a handshake with a proxy.
+// hungUp says who closed the connection instead of answering. net/http says only "EOF", which an
+// operator may not understand. "proxyconnect" is net/http's name for the dial to a proxy and the
+// handshake with it.
 func (a *attempt) hungUp(err error, notSent bool) string {
 	stage, who, when := a.stage.Load(), "the server", "without an answer"
 	op, ok := redact.As[*net.OpError](err)

@@ -18,21 +18,23 @@ import (
 
 const maxRedirects = 10 // how many are followed
 
-// checkRedirect is an [http.Client]'s CheckRedirect. It keeps what is secret from every
-// host but the first.
+// checkRedirect is an [http.Client]'s CheckRedirect. It keeps what is secret from every host
+// except the first.
 //
-// It gives req a header of its own making. What net/http has put there was rejected, on
-// the first host too: net/http leaves Authorization and Cookie out where the host is spelt
-// otherwise, and after another host, and adds a Referer with the URL that it came from. Only
-// its Cookie is kept, from which it has taken what the client's jar knows better. The jar's
-// cookies are added later, for the host that they are for.
+// It replaces the header of req. net/http's header was rejected, for the first host too. net/http
+// leaves out Authorization and Cookie if the host is spelt differently, or if an earlier redirect
+// led to another host. It also adds a Referer that contains the URL of the previous request. Only
+// the Cookie field of net/http's header is kept. net/http has removed from it the cookies for
+// which the client's jar has newer values. net/http adds the jar's cookies later, and only those
+// of the new host.
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	a := attemptOf(req.Context())
 	a.connected.Store(true) // also with a transport that traces nothing
 	if len(via) > maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
-	// Also on the same host: who listens there would read the URL, which is a credential.
+	// This is refused on the same host too: anybody who listens on the network could read the URL,
+	// which is a credential.
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return errors.New("refused a redirect from https to http")
 	}
@@ -49,7 +51,7 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.Body == nil && via[0].Body != nil { // a POST has become a GET
 		maps.DeleteFunc(req.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Content-") })
 	}
-	// It is asked last, so that it sees what will be sent.
+	// The caller's CheckRedirect is called last, so that it sees what will be sent.
 	if c.theirs != nil {
 		if err := c.theirs(req, via); redact.Is(err, http.ErrUseLastResponse) {
 			return err
@@ -57,16 +59,17 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 			return fmt.Errorf("redirect refused by the client's CheckRedirect: %w", err)
 		}
 	}
-	a.request = req // not before: what is refused is not answered
+	a.request = req // not set earlier, because a refused redirect is never requested
 	return nil
 }
 
-// Authority returns the host of u and, where its scheme does not imply it, the port: in a
-// form that is equal for two URLs of one host. So case and a final dot do not count. Hosts
-// are equal as ASCII, in which DNS and TLS know them. A host outside ASCII equals its
-// punycode form. It never equals an ASCII host by case folding.
+// Authority returns the host of u, with the port unless the scheme implies it. Two URLs of the
+// same host and port have the same Authority, whatever the case of their letters, and with or
+// without a dot at the end of the host. Hosts are compared in their ASCII form, which DNS and TLS
+// use. A host outside ASCII equals its punycode form. It never equals an ASCII host by case
+// folding.
 //
-// The scheme does not count: a check is one check by http and by https. So a port that the
+// The scheme makes no difference: a check is one check by http and by https. So a port that the
 // scheme implies is left out, and not filled in.
 func Authority(u *url.URL) string {
 	host, port := hostname(u), u.Port()
@@ -79,8 +82,8 @@ func Authority(u *url.URL) string {
 var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
 // hostname returns the host of u as Authority compares it. [strings.ToLower] and
-// [strings.EqualFold] were rejected for hosts outside ASCII: they make the Kelvin sign a k,
-// and so another host the first.
+// [strings.EqualFold] were rejected for hosts outside ASCII: for them the Kelvin sign is a k, so
+// another host would equal the first one.
 func hostname(u *url.URL) string {
 	host := strings.TrimSuffix(u.Hostname(), ".")
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -96,14 +99,14 @@ func isASCII(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// punycode returns the name that net/http asks DNS for in place of a host outside
-// ASCII. Package net/http has the tables for that and no function, so it is asked to
-// dial the host. A table of our own, or a dependency that has one, was rejected: it could
-// differ from the one that says where a request goes. To read the name from the Host field
-// of a request was rejected too, since capital letters stay capital there.
+// punycode returns the name that net/http asks DNS for in place of a host outside ASCII. Package
+// net/http has the tables for that but exports no function, so a transport is asked to dial the
+// host. A table of our own, or a dependency that has a table, was rejected: it could differ from
+// the table that decides where a request goes. To read the name from the Host field of a request
+// was rejected too, since capital letters stay capital there.
 //
-// A label that becomes plain ASCII, without punycode, is equal to another by Unicode's
-// folding only: such a host is returned as it is.
+// If a label outside ASCII becomes plain ASCII and not punycode, it equals an ASCII label only by
+// Unicode's folding. Then the host is returned unchanged, so that it equals no ASCII host.
 func punycode(host string) string {
 	mapped := host
 	transport := http.Transport{DialContext: func(_ context.Context, _, address string) (net.Conn, error) {

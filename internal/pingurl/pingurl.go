@@ -2,8 +2,8 @@
 // what can only be a mistake, since many services answer a wrong URL with a page and
 // status 200: such a ping looks as if it had counted.
 //
-// Its errors repeat no part of a URL, and of a header only the name. Those of net/url
-// quote the part that they stumble over, which can be a password.
+// Its errors repeat no part of a URL. Of a header they repeat only the name. The errors of net/url
+// quote the part that cannot be parsed, which can be a password.
 package pingurl
 
 import (
@@ -19,8 +19,7 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/oneshot"
 )
 
-// Reason is what stands for the reason of a ping, in the query of its URL and in
-// its body.
+// Reason stands for the reason of a ping, in the query of its URL and in its body.
 const Reason = "{reason}"
 
 // Parse returns the URL of a ping, which must be an absolute http or https URL with a
@@ -36,8 +35,9 @@ func Parse(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// malformed says what is wrong with a URL that was parsed, or not, or "". The text of err
-// is not asked: only its type can be told without a part of the URL.
+// malformed says what is wrong with a URL, or returns "". u and err are what [url.Parse] returned
+// for raw. The text of err is not used, because it quotes a part of the URL. Only its type is
+// used.
 func malformed(raw string, u *url.URL, err error) string {
 	var badEscape url.EscapeError
 	switch {
@@ -55,7 +55,7 @@ func malformed(raw string, u *url.URL, err error) string {
 		return "has a scheme other than http and https"
 	case u.Hostname() == "":
 		return "has no host"
-	case strings.Contains(u.RawQuery, " "): // one in the path is escaped
+	case strings.Contains(u.RawQuery, " "): // a space in the path is escaped
 		return "has a space in its query; write it as %20"
 	}
 	if port := u.Port(); port != "" {
@@ -66,12 +66,12 @@ func malformed(raw string, u *url.URL, err error) string {
 	return ""
 }
 
-// lazy returns a pattern that is compiled when it is first used: most programs that
-// import the library parse no URL before they have read their configuration, and some
-// never do. To compile them at each use was rejected: a process may have 10,000 pingers.
+// lazy returns a pattern that is compiled when it is first used: most programs that import the
+// library parse no URL before they have read their configuration, and some never do. To compile
+// the pattern at each use was rejected: a process may have 10,000 pingers.
 //
-// Plain string functions were rejected too, though package regexp is a quarter of a megabyte
-// in a program. They take three times the lines, and each pattern can be read at once.
+// Plain string functions were rejected too, though package regexp is a quarter of a megabyte in a
+// program. The functions would take three times as many lines, and a pattern is easier to read.
 func lazy(pattern string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
@@ -80,25 +80,25 @@ var (
 	placeholder = lazy(`\$\{[^{}]*\}|<[^<>]*>|\{\{|\{[A-Za-z][A-Za-z_ .-]*\}`)
 	escape      = lazy(`%[0-9A-Fa-f]{2}`)
 
-	// This finds a URL right behind a value. A URL that is a value, or that is in the words
-	// of a message, is a part of the first. An escape, such as %20, ends in what looks like
-	// a value, so escapes are shortened to their % before.
+	// This finds a second URL that follows a value directly, or after a comma or the like. A URL that
+	// is itself a value, or that stands in the text of a message, is allowed. An escape such as %20
+	// ends in characters that look like a value. So each escape is replaced by % before the search.
 	secondInQuery = lazy(`(?i)[\w,;|&}]https?://`)
 
-	// These find what is no Reason, but is meant to be one. In a URL one of the braces may
-	// be missing. A body may be a program's text or JSON, with "reason" as a key. So in a
-	// body only a word with both braces around it counts as a mistake.
+	// These find misspelt forms of Reason. In a URL one of the braces may be missing. A body may be a
+	// program's text or JSON, with "reason" as a key. So in a body only a word with both braces around
+	// it counts as a mistake.
 	reasonInURL  = lazy(`(?i)(?:\{|%7B|\$)(?:\{|\s|\+|%20)*reasons?\b|\breasons?(?:\s|\+|%20)*(?:\}|%7D)`)
 	reasonInText = lazy(`(?i)\{[ \t]*reasons?[ \t]*\}`)
 )
 
-// misread says why a URL would be read in another way than it is meant, or "". It
-// looks at the text, since what net/url makes of it differs between versions of Go.
+// misread says why a URL would be read in another way than it is meant, or returns "". It looks at
+// the text, since what net/url makes of it differs between versions of Go.
 //
-// Each case is refused because no service has a URL of that shape. What a service may
-// have is accepted, however odd: a URL that is refused is a heartbeat that is never sent. So
-// in the query a Reason is taken out first, and "{" with anything but a plain name behind it
-// is left alone, as JSON needs it.
+// Each case is refused because no service has a URL of that shape. A URL that a service may have
+// is accepted, however odd: a URL that is refused is a heartbeat that is never sent. So a Reason
+// in the query is taken out first, and a "{" is accepted if no plain name follows it, as JSON
+// needs it.
 func misread(raw string) string {
 	beforeQuery, query, _ := strings.Cut(raw, "?")
 	_, authority, _ := strings.Cut(beforeQuery, "://")
@@ -122,16 +122,15 @@ func misread(raw string) string {
 	return ""
 }
 
-// misspelt reports whether text, in which "\x00" stands for Reason, has something
-// else that is meant to be one.
+// misspelt reports whether text, in which "\x00" stands for Reason, has a misspelt Reason.
 func misspelt(text string, like *regexp.Regexp) bool {
 	return like.MatchString(text) || strings.Contains(text, "$\x00") || strings.Contains(text, "{\x00}")
 }
 
 var errBody = errors.New("ping body has {reason} misspelt; write it in small letters, without spaces or further braces")
 
-// CheckBody returns an error, which is always the same, if the body of a ping has
-// Reason in it, misspelt. By that a caller knows which of its settings is wrong.
+// CheckBody returns an error if the body of a ping has a misspelt Reason. The error is always the
+// same value, so a caller can tell that the body, and not the URL, is wrong.
 func CheckBody(body string) error {
 	if misspelt(strings.ReplaceAll(body, Reason, "\x00"), reasonInText()) {
 		return errBody
@@ -139,9 +138,9 @@ func CheckBody(body string) error {
 	return nil
 }
 
-// CheckHeader finds what net/http would refuse at every ping, such as the line
-// end of a token that was read from a file, and a Reason that nothing replaces. net/http
-// exports no function that says so, and its error quotes a name that may be a whole line.
+// CheckHeader finds what net/http would refuse at every ping, such as a line end after a token
+// that was read from a file. It also finds a Reason, which is not replaced in a header. net/http
+// exports no function for this, and its error quotes a name that may be a whole line.
 func CheckHeader(header http.Header) error {
 	for name, values := range header {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool {
@@ -161,9 +160,9 @@ func CheckHeader(header http.Header) error {
 	return nil
 }
 
-// Same reports whether a and b are two spellings of one check's URL. Services do not
-// look at the scheme, and most of them not at a slash at the end. User and password are
-// who pings, and not what.
+// Same reports whether a and b are two spellings of one check's URL. Services ignore the scheme,
+// and most services ignore a slash at the end. User and password make no difference: they say who
+// pings, and not which check is pinged.
 func Same(a, b *url.URL) bool {
 	return oneshot.Authority(a) == oneshot.Authority(b) && a.RawQuery == b.RawQuery &&
 		strings.TrimRight(a.Path, "/") == strings.TrimRight(b.Path, "/")

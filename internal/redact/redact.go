@@ -1,10 +1,10 @@
 // Package redact says what may be shown of an error that came about while a
 // secret was in use: the URL of a ping, or a header.
 //
-// It is an allowlist. An error of a known type is rebuilt from those of its fields that
-// cannot hold a secret; of any other error's text only a phrase that is written down in
-// this file is shown. If there is none, [Withheld] is shown. A list of secrets to look for
-// was rejected: a server can re-encode, shorten or split one, and a list of all the ways to
+// It is an allowlist. An error of a known type is rebuilt from those of its fields that cannot
+// hold a secret. For any other error, only a phrase of its text is shown, and only if that phrase
+// is in a list in this file. If there is none, [Withheld] is shown. A list of secrets to look for
+// was rejected: a server can re-encode, shorten or split a secret, and a list of all the ways to
 // do so has no end.
 package redact
 
@@ -25,13 +25,14 @@ import (
 	"time"
 )
 
-// Error returns an error that says of err what may be shown, or nil where err is
-// nil. host and address are what may be named: the host that was asked for, and
-// "IP:port" where its URL gave the address itself; empty: none.
+// Error returns an error that shows only what may be shown of err, or nil if err is nil. It may
+// name host and address: host is the host of the request, and address is "IP:port" if the URL has
+// an IP address as its host. If one of them is empty, nothing of that kind is named.
 //
-// [errors.Is] finds in it whatever [Is] finds in err. [errors.As] and Unwrap find
-// only what was rebuilt. No error is handed out that err held, but constants of
-// the standard library. It may be used from several goroutines if err may.
+// [errors.Is] finds in it whatever [Is] finds in err. [errors.As] and Unwrap find only what was
+// rebuilt. It hands out no error that err held, except well-known errors of the standard library,
+// such as io.EOF, and values that cannot hold a secret. It may be used from several goroutines if
+// err may.
 func Error(err error, host, address string) error {
 	if err == nil {
 		return nil
@@ -40,8 +41,8 @@ func Error(err error, host, address string) error {
 	return &redacted{r.rebuild(err, 0), func(target error) bool { return Is(err, target) }}
 }
 
-// Text is the text that Error would give err without a host, where an error that
-// is harmless is shown as it is. It is "" where err is nil.
+// Text returns the text that Error would show for err without a host. One thing differs: errors
+// for which harmless returns true are shown unchanged. If err is nil, Text returns "".
 func Text(err error, harmless func(error) bool) string {
 	if err == nil {
 		return ""
@@ -49,24 +50,24 @@ func Text(err error, harmless func(error) bool) string {
 	return rebuilder{harmless: harmless}.rebuild(err, 0).Error()
 }
 
-// Withheld is what is shown of an error of which nothing may be shown.
+// Withheld is the text that is shown for an error of which nothing may be shown.
 const Withheld = "unknown error (its text is withheld, since it may repeat the ping URL)"
 
-// ProxyStatus is the error of a proxy that would not connect. The text beside
-// the status may be anything, and is not kept.
+// ProxyStatus is the error of a proxy that would not connect. The text after the status code may
+// be anything, and is not kept.
 type ProxyStatus int
 
 func (p ProxyStatus) Error() string {
 	return strings.TrimRight(fmt.Sprintf("proxy answered %d %s", int(p), http.StatusText(int(p))), " ")
 }
 
-// A redacted error is what Error returns. The original is within a function, of
-// which fmt prints an address only. An unexported field for it was rejected: fmt prints
-// those too, and reflection reads them.
+// A redacted error is what Error returns. The original is within a function, of which fmt prints
+// only an address. An unexported field for it was rejected: fmt prints unexported fields too, and
+// reflection reads them.
 //
-// It is kept for Is alone. To ask it once for the errors that are often looked for was
-// rejected: a caller's transport has errors of its own, and its caller asks for those. An As
-// over the original was rejected, since it hands the original out.
+// The original is kept for Is alone. To store only whether it matches some common errors was
+// rejected: a caller may look for errors of its own transport with errors.Is. An As over the
+// original was rejected, since it would hand the original out.
 type redacted struct {
 	safe error
 	is   func(target error) bool
@@ -76,33 +77,34 @@ func (r *redacted) Error() string        { return r.safe.Error() }
 func (r *redacted) Unwrap() error        { return r.safe }
 func (r *redacted) Is(target error) bool { return r.is(target) }
 
-// Timeout is what a *url.Error around it asks, and so whoever has a [net.Error].
+// Timeout reports whether the error is a timeout. A *url.Error that wraps it calls this method,
+// and so does code that has a [net.Error].
 func (r *redacted) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(r.safe, &t) && t.Timeout() || r.is(context.DeadlineExceeded) || r.is(os.ErrDeadlineExceeded)
 }
 
-// A rebuilder makes an error anew from what may be shown of it.
+// A rebuilder makes a new error from what may be shown of an error.
 type rebuilder struct {
 	host, address string
-	harmless      func(error) bool // nil: none is
+	harmless      func(error) bool // nil: no error is harmless
 }
 
-// maxDepth ends an error that wraps itself. No honest one wraps so many.
+// maxDepth ends an error that wraps itself. No honest error wraps so many.
 const maxDepth = 30
 
-// rebuild returns what may be shown of err. Its methods and fields are foreign,
-// and may panic.
+// rebuild returns what may be shown of err. The methods and fields of err are foreign, and may
+// panic.
 //
-// A type of this package or of the standard library comes first, then what the error
-// wraps, and its own text last. So a text is searched only where nothing else is known.
+// A type of this package or of the standard library comes first, then what the error wraps, and
+// its own text last. So a text is searched only if nothing else is known.
 //
-// A level of joined errors counts for half of maxDepth, and begins in the first half. So two
-// levels are shown, with 30 times 30 parts at most. Without that, an error that joins itself
-// twice would have 2 to the power of maxDepth.
+// A level of joined errors counts for half of maxDepth, and must begin in the first half. So two
+// levels are shown at most, with 30 times 30 parts. A deeper level is shown as Withheld. Without
+// that, an error that joins itself twice would have 2 to the power of maxDepth parts.
 //
-// It is not a walk as find makes one: what is shown of an error depends on what is shown of
-// the one that it wraps.
+// rebuild does not use find, because what is shown of an error depends on what is shown of the
+// error that it wraps.
 func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	defer func() {
 		if recover() != nil || safe == nil {
@@ -115,7 +117,7 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	if r.harmless != nil && r.harmless(err) {
 		return err
 	}
-	inner := func(err error) error { return r.rebuild(err, depth+1) } // also where there is none, to be withheld
+	inner := func(err error) error { return r.rebuild(err, depth+1) } // if err is nil, this returns the error Withheld
 	if safe := r.known(err, inner); safe != nil {
 		return safe
 	}
@@ -139,31 +141,31 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 	return leaf(err)
 }
 
-// wrapped returns what may be shown of an error of an unknown type around a cause: the
-// phrase that its text begins with, and then the cause, unless one of them says it all.
-// Where no phrase is known, the cause alone was found to be enough for an operator.
+// wrapped returns what may be shown of an error of an unknown type that wraps a cause: the phrase
+// that its text begins with, and then the cause, unless one of them is enough. If no phrase is
+// known, the cause alone is enough for an operator.
 func wrapped(err, cause error) error {
 	phrase := longest(phrases, err.Error(), strings.HasPrefix)
 	switch {
 	case phrase == "" || strings.HasPrefix(cause.Error(), phrase): // such as crypto/tls's permanentError
 		return cause
-	case cause.Error() == Withheld || strings.Contains(phrase, "closed the connection"): // which "EOF" only repeats
+	case cause.Error() == Withheld || strings.Contains(phrase, "closed the connection"): // a closed connection has the cause "EOF", which adds nothing
 		return errors.New(phrase)
 	}
 	return fmt.Errorf("%s: %w", phrase, cause)
 }
 
-// known rebuilds an error of a type that [errors.As] is used with, or that has more to
-// say than a phrase; nil: err is none. To rebuild each type of the standard library was
-// rejected: where a type's text is a phrase, or ends with one, the phrase is enough. Of a
-// field that is a text, only names and endings that are written down here are kept.
+// known rebuilds an error of a type that callers look for with [errors.As], or whose fields say
+// more than a phrase. It returns nil if err has no such type. To rebuild each type of the standard
+// library was rejected: if the text of a type is a phrase, or ends with one, the phrase is enough.
+// A text in a field is kept only if it is in names or endings.
 func (r rebuilder) known(err error, inner func(error) error) error {
 	switch e := err.(type) {
 	case ProxyStatus, tls.AlertError, x509.UnhandledCriticalExtension, x509.ConstraintViolationError:
 		return err
 	case syscall.Errno: // errors.Is finds os.ErrPermission and the like in it
-		// A number can spell a secret too. The systems' numbers are smaller: Linux has some
-		// 130, and those of Windows' sockets end before 12,000.
+		// A number can spell a secret too. The numbers of network errors are below 1<<14: Linux has about
+		// 130 error numbers, and those of Windows sockets end before 12,000.
 		if e < 1<<14 {
 			return e
 		}
@@ -171,8 +173,8 @@ func (r rebuilder) known(err error, inner func(error) error) error {
 		return &os.SyscallError{Syscall: name(e.Syscall, "system call"), Err: inner(e.Err)}
 	case *net.OpError:
 		op := &net.OpError{Op: name(e.Op, "network"), Net: name(e.Net, ""), Err: inner(e.Err)}
-		// The address of a name is withheld: it says no more than the name, and a resolver or
-		// a dialer that is foreign could spell a secret in it.
+		// The address that a name was resolved to is withheld: it says no more than the name, and a
+		// foreign resolver or dialer could spell a secret in it.
 		if tcp, ok := e.Addr.(*net.TCPAddr); ok && tcp.String() == r.address {
 			op.Addr = &net.TCPAddr{IP: slices.Clone(tcp.IP), Port: tcp.Port, Zone: tcp.Zone}
 		}
@@ -195,11 +197,12 @@ func (r rebuilder) known(err error, inner func(error) error) error {
 	return nil
 }
 
-// invalid says why a certificate is invalid, and when it was valid if that is why.
+// invalid says why a certificate is invalid and, if it has expired or is not yet valid, when it is
+// valid.
 func invalid(e x509.CertificateInvalidError) error {
 	detail := "no more is shown"
 	switch {
-	case e.Reason < 0 || e.Reason > x509.CANotAuthorizedForExtKeyUsage+10: // more could spell a secret
+	case e.Reason < 0 || e.Reason > x509.CANotAuthorizedForExtKeyUsage+10: // a larger number could spell a secret
 		return errors.New("x509: invalid certificate")
 	case e.Reason == x509.Expired && e.Cert != nil:
 		detail = "valid from " + e.Cert.NotBefore.UTC().Format(time.RFC3339) + " to " + e.Cert.NotAfter.UTC().Format(time.RFC3339)
@@ -207,23 +210,23 @@ func invalid(e x509.CertificateInvalidError) error {
 	return x509.CertificateInvalidError{Reason: e.Reason, Detail: detail}
 }
 
-// otherHost says that a certificate is another host's. The error's own text lists the
-// names in the certificate, which are the server's words. So the certificate is one that
-// makes x509 say as much without them.
+// otherHost says that a certificate is another host's. The error's own text lists the names in the
+// certificate, which are the server's words. So the error gets a made-up certificate, for which
+// x509 gives the same message without those names.
 func (r rebuilder) otherHost(e x509.HostnameError) error {
 	host, cert := r.nameOf(strings.Trim(e.Host, "[]")), &x509.Certificate{DNSNames: []string{"other names"}}
 	if e.Certificate != nil && len(e.Certificate.DNSNames)+len(e.Certificate.IPAddresses) == 0 {
 		cert.DNSNames = nil // "not valid for any names"
 		if strings.HasPrefix(e.Error(), "x509: certificate relies on legacy Common Name field") {
-			cert.Subject.CommonName = host // and so does the new one
+			cert.Subject.CommonName = host // then x509 says the same of the new certificate
 		}
 	}
 	return fmt.Errorf("x509: certificate is not valid for the host: %w", x509.HostnameError{Certificate: cert, Host: host})
 }
 
-// nameOf returns the host that was asked for if that is name, else other words. The
-// lengths are compared, since a letter outside ASCII, such as the Kelvin sign, may equal
-// one in ASCII but for its case.
+// nameOf returns r.host if name is that host, and "another host" otherwise. The lengths are
+// compared, since EqualFold takes some letters outside ASCII, such as the Kelvin sign, for a
+// letter in ASCII.
 func (r rebuilder) nameOf(name string) string {
 	name = strings.TrimSuffix(name, ".")
 	if r.host != "" && len(name) == len(r.host) && strings.EqualFold(name, r.host) {
@@ -232,20 +235,22 @@ func (r rebuilder) nameOf(name string) string {
 	return "another host"
 }
 
-// leaf returns what may be shown of an error of an unknown type that wraps
-// nothing. Most of net/http's are such: errors.New around a text. Their words are the best
-// that there is, so they come before a mere "it is a timeout".
+// leaf returns what may be shown of an error of an unknown type that wraps nothing. Most errors of
+// net/http are such: errors.New around a text. Their text says more than "it is a timeout", so the
+// text is tried first.
 //
-// A beginning counts more than an ending. What stands at the beginning was written by the
-// package that made the error. The ending may be a server's words that look like a phrase,
-// but then nothing is shown that a server could not have said by closing the connection.
+// A beginning counts more than an ending. The beginning was written by the package that made the
+// error. The ending may be a server's words. That does no harm: only the listed phrase is shown,
+// and a server can cause such an error anyway, for example by closing the connection.
 func leaf(err error) error {
 	switch err { //nolint:errorlint // it wraps nothing
 	case io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded:
-		return err // not only its words, for who asks the error around it what it wraps, or whether it is a timeout
+		return err // the error itself, not only its text, for Unwrap and Timeout of the errors that wrap it
 	}
 	text := err.Error()
-	for alert := range 256 { // crypto/tls's own type is unexported; before "tls: ", which all of them begin with
+	// The type of crypto/tls's alerts is not exported, so their texts are compared. This comes before
+	// the phrases: "tls: ", with which all these texts begin, is a phrase.
+	for alert := range 256 {
 		if a := tls.AlertError(alert); a.Error() == text {
 			return a
 		}
@@ -267,8 +272,8 @@ func leaf(err error) error {
 	return nil
 }
 
-// lookupFailure says why a lookup failed. Where there was no answer from a DNS server,
-// package net has the text of a network error there, with the server's address.
+// lookupFailure says why a lookup failed. If no DNS server answered, text is the text of a network
+// error, with the address of the server.
 func lookupFailure(text string) string {
 	switch ending := longest(endings, text, strings.HasSuffix); ending {
 	case "":
@@ -280,9 +285,9 @@ func lookupFailure(text string) string {
 	}
 }
 
-// name returns text if it is among names, else otherwise. It takes texts that come from
-// fields for which the standard library has a fixed set of words. A dialer of the caller's may
-// put anything there.
+// name returns text if it is in names, and the parameter otherwise if it is not. It is for fields
+// that the standard library fills from a fixed set of words. A caller's dialer may put anything
+// there.
 func name(text, otherwise string) string {
 	if slices.Contains(names, text) {
 		return text
@@ -290,7 +295,7 @@ func name(text, otherwise string) string {
 	return otherwise
 }
 
-// longest returns the longest of the phrases that text has, in the way of has, or "".
+// longest returns the longest of phrases for which has(text, phrase) is true, or "".
 func longest(phrases []string, text string, has func(text, phrase string) bool) (found string) {
 	for _, phrase := range phrases {
 		if len(phrase) > len(found) && has(text, phrase) {
@@ -300,8 +305,8 @@ func longest(phrases []string, text string, has func(text, phrase string) bool) 
 	return found
 }
 
-// names are those of operations, networks and system calls, and what is wrong with an address
-// or a record. All may stand wherever one may.
+// names are names of operations, networks and system calls, and texts about what is wrong with an
+// address or a record. They are not kept apart: any of them is accepted in any of these fields.
 var names = []string{
 	"dial", "read", "readfrom", "write", "close", "set", "proxyconnect", "remote error", "local error", "socks connect",
 	"tcp", "tcp4", "tcp6", "udp", "unix",
@@ -310,12 +315,12 @@ var names = []string{
 	"first record does not look like a TLS handshake", "unsupported SSLv2 handshake received",
 }
 
-// endings are what comes last: the texts of errors that others wrap, what package net says
-// after the addresses, and what other dialers say in plain words, such as of SOCKS or a
-// tailnet. Before them may stand anything.
+// endings are what comes last: the texts of errors that others wrap, what package net says after
+// the addresses, and what other dialers say in plain words, such as those for SOCKS or a tailnet.
+// Any text may come before them.
 //
-// They do not count at a text's beginning, as phrases do. A dialer says first what it was
-// doing, and then the cause.
+// Phrases are looked for at the beginning of a text. Endings are not, because a dialer says first
+// what it was doing, and then the cause.
 var endings = []string{
 	"EOF", "unexpected EOF", "context canceled", "context deadline exceeded", "short write", "short buffer", "multiple Read calls return no data or error",
 	"io: read/write on closed pipe", "use of closed network connection", "file does not exist", "file already closed", "invalid argument",
@@ -332,9 +337,9 @@ var endings = []string{
 	"connection refused", "TTL expired", "command not supported", "address type not supported",
 }
 
-// phrases are the beginnings of texts of net/http, of what it is built on, and of
-// a Pinger's own, that say what went wrong without a word of what a server sent. The
-// longest counts. A short one, such as "tls: ", says at least where an error is from.
+// phrases are the beginnings of texts of net/http, of the packages that it is built on, and of a
+// Pinger. They say what went wrong and repeat no word that a server sent. The longest that matches
+// is shown. A short phrase, such as "tls: ", says at least where an error is from.
 //
 // What net/http says of a body is not among them: a ping has arrived by then.
 var phrases = []string{

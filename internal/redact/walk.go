@@ -2,19 +2,19 @@ package redact
 
 import "slices"
 
-// maxErrors bounds a walk over the errors that an error wraps. It may wrap itself,
-// or itself twice, and errors.Is would then go on for ever.
+// maxErrors limits a walk over the errors that an error wraps. An error may wrap itself, or itself
+// twice, and errors.Is would then go on for ever.
 const maxErrors = 1000
 
-// Is is [errors.Is] for an err that is foreign code: it looks at no more than
-// maxErrors errors, and a method that panics has found nothing.
+// Is is [errors.Is] for an err that is foreign code: it looks at no more than maxErrors errors,
+// and a method that panics counts as no match.
 func Is(err, target error) bool {
 	return find(err, func(err error) bool {
 		if is, ok := err.(interface{ Is(target error) bool }); ok && is.Is(target) {
 			return true
 		}
-		// This comes last, because it panics beside a target that cannot be compared.
-		return err == target //nolint:errorlint // what it wraps is looked at by itself
+		// This comes last, because it panics if err and target have the same type and cannot be compared.
+		return err == target //nolint:errorlint // find looks at what err wraps
 	})
 }
 
@@ -30,13 +30,13 @@ func As[E error](err error) (found E, ok bool) {
 	return found, ok
 }
 
-// find reports whether err matches, or an error that it wraps, in the order of
-// [errors.Is]. Each call of foreign code has a recover of its own: a panic is no reason not
-// to look at what else there is.
+// find reports whether err matches, or an error that it wraps, in the order of [errors.Is]. Each
+// call of foreign code has its own recover: after a panic, find still looks at the other errors.
 //
-// One bound for all errors was chosen, and not one for the depth: an error that joins itself
-// twice has two to the power of any depth. It bounds the stack too. To call errors.Is with a
-// time limit was rejected, since nothing can end the goroutine that does not return.
+// One limit for all errors was chosen. A limit for the depth was rejected: an error that joins
+// itself twice has as many errors as two to the power of the depth. The limit for all errors also
+// limits the depth of the stack. To call errors.Is with a time limit was rejected, since nothing
+// can end a goroutine that does not return.
 func find(err error, match func(error) bool) bool {
 	left := maxErrors
 	var in func(err error) bool
@@ -61,7 +61,7 @@ func find(err error, match func(error) bool) bool {
 	return in(err)
 }
 
-// guarded returns what f does, or false if f panics.
+// guarded returns what f returns, or false if f panics.
 func guarded(f func() bool) (found bool) {
 	defer func() { _ = recover() }()
 	return f()

@@ -1,25 +1,25 @@
 // Package schedule decides when a Monitor looks at its databases, pings and signals.
 //
-// A [Schedule] is pure: it has no lock, no clock, no logger and no I/O. It is
-// told the time and what happened, and says what is due and when to ask again.
-// Its caller guards it with a mutex, and does what it says without the mutex.
+// A [Schedule] is pure: it has no lock, no clock, no logger and no I/O. It is told the time and
+// what happened, and says what is due and when to ask again. Its caller guards it with a mutex,
+// and does what it says without the mutex.
 //
-// The words: the grid is start + k·interval, and each of its points owes every target a
-// beat. A look is one inquiry of all databases; looks never overlap, so their verdicts are
-// told in the order in which they were made. An attempt is one ping of one target; it is
-// recorded when it is reserved, before the request goes out. A target owes a ping until an
-// attempt on it has been sent. A target's floor is the earliest time of its next attempt by
-// our own rules. Its field after is the earliest time that the server asked for.
+// The words: the grid is start + k·interval, and at each of its points every target is owed a
+// beat. A look is one inquiry of all databases. Looks never overlap, so the Schedule is told their
+// verdicts in the order in which they were made. An attempt is one ping of one target. It is
+// recorded when it is reserved, before the request goes out. A target is owed a ping until an
+// attempt on it has been sent. A target's floor is the earliest time of its next attempt by our
+// own rules. The field named after is the earliest time that the server asked for.
 //
-// Beats and failure signals contradict each other, and at the service the last to
-// arrive counts. A request that has left cannot be called back, so no order of sending
-// makes the order of arrival certain. To wait until the older one cannot arrive any
-// more was rejected: an outage would be told a minute late. The newer one goes out at
-// once, and once more when nothing older can arrive.
+// Beats and failure signals contradict each other, and the service believes the last one that
+// arrives. A request that has left cannot be called back, so no order of sending makes the order
+// of arrival certain. To wait until the older one cannot arrive any more was rejected: the service
+// would hear of an outage a minute late. The newer one goes out at once, and once more when
+// nothing older can arrive.
 //
-// One timer for each target was rejected: several wake-ups where one will do. A queue of
-// what is due was rejected too: what is owed changes with each verdict, and a queue would
-// have to be searched and mended each time. Here a few fields are compared.
+// One timer for each target was rejected: Run would wake several times where once is enough. A
+// queue of what is due was rejected too: what is owed changes with each verdict, and a queue would
+// have to be searched and corrected each time. Here a few fields are compared.
 package schedule
 
 import (
@@ -29,16 +29,16 @@ import (
 )
 
 const (
-	// RetryPause is the time from one try to the next while nothing was sent. It spares a
-	// network that is down, and allows six tries within the shortest interval. It is also
-	// the shortest jump in time that is seen as one: the clocks of a busy machine may be
-	// read seconds late, and its wall clock is often corrected by less.
+	// RetryPause is the time from one try to the next while nothing was sent. It spares a network that
+	// is down, and allows six tries within the shortest interval. It is also the shortest difference
+	// that counts as a jump in time: the clocks of a busy machine may be read seconds late, and its
+	// wall clock is often corrected by less.
 	RetryPause = 10 * time.Second
 
-	maxRetryAfter = time.Hour       // as far as a server may push back an attempt
+	maxRetryAfter = time.Hour       // the longest time by which a server may delay an attempt
 	minPeek       = time.Second     // between two looks that only ask whether a database became stale
-	maxWait       = 5 * time.Minute // on the system's clock, so that a nap is noticed that soon after it
-	maxJumps      = 100             // that are remembered one by one
+	maxWait       = 5 * time.Minute // the longest Wait on the system's clock: a suspend is noticed within that time after its end
+	maxJumps      = 100             // how many jumps are kept; beyond that, the two oldest are merged
 )
 
 // An Action is what a caller of Next does, and why a look is made.
@@ -48,7 +48,7 @@ type Action int
 const (
 	Wait  Action = iota // nothing is due
 	Check               // look at the databases, and ping what is owed
-	Peek                // look at the databases: the one that synced longest ago may be stale by now; send no beat
+	Peek                // look whether the database that synced longest ago is stale by now; send no beat
 	Beat                // somebody asked for a look, and for a beat to each target that may be pinged
 )
 
@@ -59,8 +59,8 @@ type Settings struct {
 	MaxSyncAge     time.Duration // how old a last sync may be
 	Beats, Signals int           // how many targets there are of each kind
 
-	// SystemClock says that time passes by itself. A fake clock leaps as far as
-	// its test wants, and a caller that is woken late by it has missed nothing.
+	// SystemClock says that time passes by itself. A fake clock moves as far as its test wants, and a
+	// caller that it wakes late has missed nothing.
 	SystemClock bool
 }
 
@@ -68,18 +68,18 @@ type Settings struct {
 type Verdict struct {
 	Healthy bool          // there are databases, and all are healthy
 	None    bool          // there are no databases
-	Lost    bool          // one that the look before asked was lost since
+	Lost    bool          // a database that the previous look also asked was lost since that look
 	Fresh   time.Duration // how long it is until the first database can be lost, if none syncs
 }
 
 // A Plan is what a caller does about a verdict.
 type Plan struct {
 	Attempts []Attempt // the pings to make, all at once; each must be settled
-	Signal   bool      // whether the verdict asks for failure signals, or for beats
+	Signal   bool      // true: the verdict asks for failure signals; false: for beats
 	Beat     uint64    // the number of the current beat
 
-	// Cut says that attempts of the other kind are under way: end them, wait for
-	// them, and call Reserve.
+	// Cut says that attempts of the other kind are in flight. The caller ends them, waits for them,
+	// and calls Reserve.
 	Cut bool
 
 	action Action
@@ -87,87 +87,87 @@ type Plan struct {
 
 // An Attempt is one ping of one target, reserved and not settled yet.
 type Attempt struct {
-	Signal bool      // whether it is a failure signal, or a beat
+	Signal bool      // true: a failure signal; false: a beat
 	Target int       // index of the target among those of its kind
 	Began  time.Time // when it was reserved
 
-	number uint64 // of the reservation: the larger is the later, also on a clock that was set back
-	beat   uint64 // the current one when it was reserved
-	debt   uint64 // what it may pay
-	owed   bool   // whether that was owed, by a Run
-	last   bool   // whether it is the last word: nothing of the other kind can arrive after it
+	number uint64 // of the reservation: a larger number is a later reservation, even if the clock was set back
+	beat   uint64 // the number of the current beat when it was reserved
+	debt   uint64 // the number of the debt that it may pay
+	owed   bool   // whether the target was owed this ping, in a Run
+	last   bool   // whether no older attempt of the other kind can arrive after it
 }
 
 // An Outcome is what became of an attempt.
 type Outcome struct {
 	Sent       bool
 	NotSent    bool          // no byte of it has left
-	GaveUp     bool          // no answer came in its time
-	Cut        bool          // its caller ended it: its failure says nothing of the target
+	GaveUp     bool          // no answer came in time
+	Cut        bool          // its caller ended it, so its failure says nothing of the target
 	RetryAfter time.Duration // what the server asked for; zero: nothing
 }
 
 // A Settlement is what follows from an outcome.
 type Settlement struct {
-	FirstFailure bool          // the beat that the attempt was about has had no failure before
+	FirstFailure bool          // no earlier attempt of the same beat on this target has failed
 	Retry        time.Duration // until the next try; zero: none is planned
 }
 
 // A target is one place that is pinged.
 type target struct {
-	owed      bool   // its beat, or signal, is still to get out
-	signalled bool   // a signal has got out since all were healthy
-	pinging   bool   // an attempt is not settled
-	failed    uint64 // the latest beat that an attempt has failed
+	owed      bool   // a beat, or a signal, has still to be sent to it
+	signalled bool   // a signal has been sent to it since all databases were healthy
+	pinging   bool   // an attempt on it is not settled
+	failed    uint64 // the latest beat of which an attempt on it failed
 
-	// The floor and the server's Retry-After are kept apart. A grid point waits for the
-	// floor, a minute at most. For a Retry-After of an hour it does not wait: the log
-	// would not show an outage in all that time.
+	// The floor and the server's Retry-After are kept apart. A grid point waits for the floor, a
+	// minute at most. It does not wait for a Retry-After, which may be an hour: in that hour the log
+	// would show no outage.
 	floor, after time.Time
 
-	// Until then the service may still take in an attempt that was cut, or given up: to
-	// hang up does not call a request back.
+	// doubt is the time until which the service may still accept an attempt that was cut or got no
+	// answer in time. To close the connection does not cancel a request that has left.
 	doubt time.Time
 }
 
-// ready reports when the target may be pinged, leaving aside whether an attempt
-// on it is still in flight.
+// ready returns the earliest time at which the target may be pinged. It does not consider whether
+// an attempt on it is in flight.
 func (t *target) ready() time.Time { return later(t.floor, t.after) }
 
-// A kind is the targets that are sent the same: beats, or failure signals.
+// A kind is all targets that get beats, or all targets that get failure signals.
 type kind struct {
 	targets []target
 
-	// The number of what is owed now. It goes up when something new is owed. An attempt
-	// keeps the number that it was reserved under, and pays only if that is still the
-	// current one. To compare times was rejected: an outage and an attempt can begin at
-	// one time.
+	// The number of what is owed now. For beats it goes up when a new beat is owed, and for signals
+	// whenever a look finds all databases healthy. An attempt keeps the number that it was reserved
+	// under, and pays only if that number is still the current one. To compare times was rejected: an
+	// outage and an attempt can begin at the same time.
 	debt uint64
 
 	latest  uint64    // the number of the latest reservation
-	certain time.Time // from then on, an attempt is the last word: none of the other kind can arrive after it
+	certain time.Time // an attempt that begins from then on arrives after every older attempt of the other kind
 }
 
 // A Schedule holds what is owed to each target, and when. Create one with [New].
 type Schedule struct {
 	Settings
 	beats, signals kind
-	reservations   uint64 // how many there were
+	reservations   uint64 // how many reservations there were
 
-	now       time.Time // the latest that it was told
-	running   bool      // between Start and Stop; what becomes owed without a Run counts for nothing
-	gridPoint time.Time // the one whose beat is current
+	now       time.Time // the latest time that the Schedule was told
+	running   bool      // between Start and Stop; an attempt without a Run belongs to no beat and plans no retry
+	gridPoint time.Time // the grid point whose beat is current
 	beat      uint64    // the number of that beat
-	looked    bool      // whether there was a look since the grid point
-	newGrid   bool      // whether the grid has had no look yet
-	nextLook  time.Time // no look for an owed beat before; zero: any
-	staleAt   time.Time // when a database may be lost; zero: not watched
-	nextPeek  time.Time // no peek before; zero: any
-	wakeAt    time.Time // when Next will be asked again at the latest; zero: not known
+	looked    bool      // whether the look of the current grid point was made
+	newGrid   bool      // whether no look of this grid was made yet
+	nextLook  time.Time // the earliest time of the next look for an owed beat; zero: at once
+	staleAt   time.Time // when a database may become lost; zero: not watched
+	nextPeek  time.Time // the earliest time of the next peek; zero: at once
+	wakeAt    time.Time // the latest time at which Next will be asked again; zero: not known
 
-	// From old to new. One sum of their lengths was rejected: on a machine that sleeps
-	// again and again, it would include sleeps from before a sync, and so excuse that sync
-	// for ever.
+	// The oldest jump comes first. To keep only the sum of their lengths was rejected: on a machine
+	// that sleeps again and again, the sum would include sleeps from before a sync, and so excuse that
+	// sync for ever.
 	jumps []jump
 }
 
@@ -178,8 +178,8 @@ type jump struct {
 	length time.Duration
 }
 
-// New returns a Schedule. Two attempts on one target begin at least Spacing apart,
-// unless the first never left.
+// New returns a Schedule. Two attempts on one target begin at least Spacing apart, unless the
+// first never left.
 func New(settings Settings) *Schedule {
 	return &Schedule{
 		Settings: settings,
@@ -188,12 +188,12 @@ func New(settings Settings) *Schedule {
 	}
 }
 
-// Start begins a grid at now. A beat is owed at once, and no failure signal: what
-// was lost before is not news.
+// Start begins a grid at now. A beat is owed at once. No failure signal is owed: a database that
+// was lost before the Run does not cause a signal in this Run.
 //
-// The floors stay, and so does what the server asked for. The service sees one client,
-// however often Run is called: a daemon that leads, follows and leads again within a minute
-// must not ping three times.
+// The floors stay, and so does what the server asked for. The service sees one client, however
+// often Run is called: a daemon that leads, follows and leads again within a minute must not ping
+// twice in that minute.
 func (s *Schedule) Start(now time.Time) {
 	s.tick(now)
 	s.running, s.newGrid = true, true
@@ -204,19 +204,18 @@ func (s *Schedule) Start(now time.Time) {
 	s.newBeat(s.now)
 }
 
-// Stop ends the grid. Attempts in flight may still be settled. What is owed counts for
-// nothing until the next Start, which makes a beat owed anew. To clear it here too was
-// rejected: there would be two places that say what a Run begins with.
+// Stop ends the grid. Attempts in flight may still be settled. What is owed stays until the next
+// Start, and a Beat may send it. To clear it here too was rejected: there would be two places that
+// say what a Run begins with.
 func (s *Schedule) Stop() {
 	s.running = false
 	s.wakeAt = time.Time{}
 }
 
-// Next says what is due now or, with Wait, when to ask again. A verdict or an
-// outcome that comes from elsewhere in the meantime may make that earlier.
+// Next says what is due now or, with Wait, when to ask again. A Beat, or an outcome, may make that
+// time earlier.
 //
-// A Check comes before a Peek. It looks at the databases too, and so finds all that the
-// peek would find.
+// A Check comes before a Peek, because it finds all that the Peek would find.
 func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	s.tick(now)
 	s.wakeAt = time.Time{}
@@ -224,8 +223,8 @@ func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	if !wake.After(s.now) {
 		return Check, s.now
 	}
-	// A check that comes within the second serves as well as a peek. So Run does not
-	// wake twice where every database syncs once an interval.
+	// If a check is due within a second after the peek, the check takes the place of the peek. So Run
+	// does not wake twice in each interval if every database syncs once an interval.
 	if !s.staleAt.IsZero() && s.staleAt.Before(wake.Add(-minPeek)) {
 		if wake = s.staleAt; !wake.After(s.now) {
 			s.nextPeek = s.now.Add(minPeek)
@@ -239,10 +238,12 @@ func (s *Schedule) Next(now time.Time) (Action, time.Time) {
 	return Wait, wake
 }
 
-// nextCheck returns the time of the next look that may send something: at the grid
-// point or, once that has been looked at, when an owed beat or signal may be tried.
-// While no target may be pinged, a grid point waits, since to look early would be
-// to look twice. Only the first does not: Run's caller sees at once what is wrong.
+// nextCheck returns the time of the next look that may send something. That is the next grid point
+// or, if it is earlier, the time at which an owed beat or signal may be tried.
+//
+// A grid point waits until the floor of at least one target has passed, since an earlier look
+// would have to be repeated. It does not wait for a Retry-After. The first grid point of a Run
+// does not wait at all, so that Run's caller sees at once what is wrong.
 func (s *Schedule) nextCheck() time.Time {
 	next := s.gridPoint
 	if s.looked {
@@ -256,9 +257,8 @@ func (s *Schedule) nextCheck() time.Time {
 	return s.signals.nextTry(next, time.Time{})
 }
 
-// nextTry returns when a target that is owed something may be tried, if that is before
-// next. An attempt in flight is not considered, because Next is asked again when it is
-// settled.
+// nextTry returns when a target that is owed something may be tried, or next if next is earlier.
+// An attempt in flight is not considered, because Next is asked again when it is settled.
 func (k *kind) nextTry(next, notBefore time.Time) time.Time {
 	for i := range k.targets {
 		if t := &k.targets[i]; t.owed && !t.pinging {
@@ -268,8 +268,9 @@ func (k *kind) nextTry(next, notBefore time.Time) time.Time {
 	return next
 }
 
-// Decide tells what a look found, at the time when it was done, and returns what
-// to do about it. The attempts are recorded already.
+// Decide is told what a look found, with the time at which the look ended, and returns what to do
+// about it. The Plan's attempts are already recorded. If Plan.Cut is set, the Plan has no attempts
+// yet: Reserve adds them.
 func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	s.tick(now)
 	s.observe(v)
@@ -277,16 +278,15 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	if v.Healthy && action == Peek {
 		return plan
 	}
-	// A Beat does not stand for the grid point's own look. Run makes that too, and so has its
-	// lines for each beat, whoever else asks.
+	// A Beat's look does not replace the look of the grid point. Run makes its own look too, so that
+	// the log has lines for each beat of Run.
 	if action != Beat {
 		s.looked, s.newGrid = true, false
 		if !v.Healthy {
 			s.nextLook = s.now.Add(RetryPause)
 		}
 	}
-	// A ping that is cut is lost. So pings are cut only if a ping of this kind can be made
-	// now.
+	// A ping that is cut is lost. So pings are cut only if a ping of this kind can be made now.
 	mine, other := s.kinds(plan.Signal)
 	plan.Cut = slices.ContainsFunc(other.targets, func(t target) bool { return t.pinging }) &&
 		slices.ContainsFunc(mine.targets, func(t target) bool { return s.may(&t, &plan) })
@@ -296,18 +296,18 @@ func (s *Schedule) Decide(now time.Time, v Verdict, action Action) Plan {
 	return plan
 }
 
-// observe takes a verdict, and makes failure signals owed or takes them back.
+// observe takes a verdict, and makes failure signals owed or no longer owed.
 //
-// Once owed, a signal stays owed until it is out or all are healthy, whatever later looks
-// find. To ask at each try whether there is still a loss was rejected: a loss is news at one
-// look only, and the try after a failed one would find none.
+// Once owed, a signal stays owed until it is sent, all databases are healthy, or no database is
+// left. To ask at each try whether there is still a loss was rejected: only one look reports a
+// loss, so after a failed try the next try would find no loss.
 //
-// Nothing is watched while each target has had its signal. There is no second one to send
-// before all are healthy again, so a database that becomes stale meanwhile can wait for the
-// next look.
+// Nothing is watched once each target has had its signal. No second signal is sent before all
+// databases are healthy again, so a database that becomes stale meanwhile can wait for the next
+// look.
 func (s *Schedule) observe(v Verdict) {
 	if v.Healthy {
-		s.signals.debt++ // a signal that is in flight is about an outage that is over
+		s.signals.debt++ // a signal in flight is about an outage that is over
 	}
 	began, watching := false, false
 	for i := range s.signals.targets {
@@ -315,18 +315,18 @@ func (s *Schedule) observe(v Verdict) {
 		t.signalled = t.signalled && !v.Healthy
 		lost := v.Lost && !t.signalled && !t.owed
 		began = began || lost
-		t.owed = (t.owed || lost) && !v.Healthy && !v.None // whoever removes the last database has ended the outage
+		t.owed = (t.owed || lost) && !v.Healthy && !v.None // to remove the last database ends the outage
 		watching = watching || !t.signalled
 	}
 	if began {
-		// After the signal, the service shows the check as down until a beat comes. So a
-		// beat is owed as soon as the databases are back, and not at the next grid point.
+		// After the signal, the service shows the check as down until a beat arrives. So a beat is owed as
+		// soon as the databases are healthy again, and not only at the next grid point.
 		s.owe()
 		s.nextLook = s.now.Add(RetryPause)
 	}
 	s.staleAt = time.Time{}
 	if watching {
-		// To the nanosecond at which the age is more than allowed.
+		// The nanosecond makes the age larger than MaxSyncAge, and not equal to it.
 		s.staleAt = later(s.now.Add(v.Fresh).Add(1), s.nextPeek)
 	}
 }
@@ -334,20 +334,20 @@ func (s *Schedule) observe(v Verdict) {
 // may reports whether the plan may ping t now.
 func (s *Schedule) may(t *target, plan *Plan) bool {
 	wanted := t.owed || plan.action == Beat && !plan.Signal
-	// ready is not called, since it copies times, and this is most of what a rate-limited
-	// Beat costs.
+	// ready is not called, because it copies times. This test is most of what a rate-limited Beat
+	// costs.
 	return wanted && !t.pinging && !s.now.Before(t.floor) && !s.now.Before(t.after)
 }
 
-// Reserve records the plan's attempts: one on each target that is owed one and may be
-// pinged. For a Beat's heartbeat, the target need not be owed one.
+// Reserve records the plan's attempts: one on each target that is owed a ping and may be pinged.
+// For a Beat's heartbeat, the target need not be owed a ping.
 func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
 	s.reservations++
 	mine, other := s.kinds(plan.Signal)
-	// An attempt that is under way for two spacings hangs: its ctx ended after one. To
-	// count it for longer would repeat the other kind for as long as it hangs. It counts
-	// once more when it ends: see Settle.
+	// An attempt that has been in flight for two Spacings hangs, because its ctx ended after one. From
+	// then on it raises no doubt: otherwise pings of the other kind would be repeated for as long as
+	// it hangs. When it ends, Settle lets the other kind be repeated once.
 	doubtful := func(t target) bool {
 		return t.pinging && s.now.Before(t.floor.Add(s.Spacing)) || s.now.Before(t.doubt)
 	}
@@ -369,7 +369,8 @@ func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	}
 }
 
-// kinds returns the targets of a kind, and those of the other.
+// kinds returns the signals and the beats if signal is true. Otherwise it returns the beats and
+// the signals.
 func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	if signal {
 		return &s.signals, &s.beats
@@ -377,20 +378,21 @@ func (s *Schedule) kinds(signal bool) (mine, other *kind) {
 	return &s.beats, &s.signals
 }
 
-// Owed reports whether a target's beat is still to get out.
+// Owed reports whether a target's beat has still to be sent.
 func (s *Schedule) Owed(target int) bool { return s.beats.targets[target].owed }
 
-// Settle tells what became of an attempt. An attempt pays only the debt that it was about.
-// A ping that began before a grid point or an outage does not count for that, and a signal
-// of an outage that is over does not count for the next. If an attempt of the other kind
-// may still arrive after this one, this one has to be made once more.
+// Settle records what became of an attempt. An attempt pays only the debt that it was made for. A
+// beat that began before a grid point or an outage does not pay the beat that is owed since then.
+// A signal of an outage that is over does not pay the signal of the next outage. If an attempt of
+// the other kind may still arrive after this one, this one has to be made once more.
 func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	s.tick(now)
 	mine, other := s.kinds(a.Signal)
 	t := &mine.targets[a.Target]
 	t.pinging = false
 	if !o.NotSent && a.number < other.latest {
-		// It hung, and the service may take it for newer than what began later.
+		// The attempt hung: an attempt of the other kind began after it. The service may have received the
+		// older one last.
 		for i := range other.targets {
 			again := &other.targets[i]
 			again.owed = again.owed || again.signalled || a.Signal
@@ -402,22 +404,23 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 		}
 		return Settlement{}
 	}
-	// A failure with an answer leaves no doubt: the service has taken the request in.
+	// A failure with an answer leaves no doubt: the request has arrived.
 	if o.NotSent {
-		t.floor = t.floor.Add(RetryPause - s.Spacing) // it was reserved a Spacing before its floor
+		t.floor = t.floor.Add(RetryPause - s.Spacing) // the attempt was reserved a Spacing before this floor
 	} else if o.Cut || o.GaveUp {
 		t.doubt = s.now.Add(s.Spacing)
 	}
-	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // an earlier Retry-After has been waited for
-	// Without a Run there is no next try: whoever calls Beat decides.
+	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // overwrites a time that has passed: the attempt began after it
+	// Without a Run there is no next try: the caller of Beat decides.
 	if s.running && t.owed {
 		is.Retry = later(t.ready(), s.now).Sub(s.now)
 	}
 	if o.Cut {
 		return is
 	}
-	// By the beat's number, and not by a flag that each beat clears: a try may end after
-	// the next grid point. What was not owed, or has no Run, is no part of a beat.
+	// The first failure is found by the number of the beat. A flag that each beat clears was rejected,
+	// because a try may end after the next grid point. An attempt that was not owed, or that ends
+	// without a Run, belongs to no beat, and each of its failures counts as a first failure.
 	is.FirstFailure = !s.running || !a.owed || a.beat > t.failed
 	if a.owed {
 		t.failed = max(t.failed, a.beat)
@@ -425,19 +428,19 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	return is
 }
 
-// Elapsed returns how much time there was to sync since a given time: what has passed until
-// now, less the jumps in it. It also returns for how long the schedule will know all of
-// these jumps. If there were none, that is the longest Duration.
+// Elapsed returns how much time there was to sync since a given time: what has passed until now,
+// less the jumps in it. It also returns for how long the schedule will know all of these jumps. If
+// there were none, that is the longest Duration.
 //
-// A jump counts for MaxSyncAge, in which the jumps after it do not count. One that has
-// expired is forgotten: a clock that is set back later would make it look younger than it
-// is. A jump may have been noticed late. Then it also excuses syncs that came after it, and
-// must not do so for longer.
+// A jump is subtracted until MaxSyncAge has passed since its end, not counting the time of later
+// jumps. Then it is deleted, because a clock that is set back would make it seem recent again. The
+// limit is needed since a jump may be noticed late: it then also excuses syncs that were made
+// after it, and must not do so for longer than that.
 func (s *Schedule) Elapsed(now, since time.Time) (elapsed, known time.Duration) {
 	s.tick(now)
 	passed := Age(now, since)
 	elapsed, known = passed, math.MaxInt64
-	jumped := time.Duration(0) // by the jumps after the one that is looked at
+	jumped := time.Duration(0) // the length of the jumps after j
 	for i, j := range slices.Backward(s.jumps) {
 		ago := max(0, Age(s.now, j.end))
 		left := s.MaxSyncAge - (ago - jumped)
@@ -453,19 +456,17 @@ func (s *Schedule) Elapsed(now, since time.Time) (elapsed, known time.Duration) 
 	return elapsed, known
 }
 
-// Age returns how long ago a time was, by the monotonic clock (if both times have a reading
-// of it) or by the wall clock, whichever says more. The first stands still while the machine
-// sleeps. The second can be set.
+// Age returns how long ago a time was, by the monotonic clock (if both times have a reading of it)
+// or by the wall clock, whichever says more. The monotonic clock stands still while the machine
+// sleeps. The wall clock can be set.
 func Age(now, at time.Time) time.Duration {
 	return max(now.Sub(at), now.Round(0).Sub(at.Round(0)))
 }
 
-// tick takes note of the time: of a jump in it, and of the grid points that have
-// passed.
+// tick records the time, a jump in it, and the grid points that have passed.
 func (s *Schedule) tick(now time.Time) {
-	// Two callers may read the clock in one order and take the lock in the other. So
-	// a small step back is ignored, and the time stands still until the clock has
-	// caught up.
+	// Two callers may read the clock in one order and take the lock in the other. So a small step back
+	// is ignored, and the Schedule's time stays until the clock has caught up.
 	if now.Before(s.now) {
 		back := s.now.Sub(now)
 		if back < s.Spacing {
@@ -476,29 +477,29 @@ func (s *Schedule) tick(now time.Time) {
 	}
 	s.noteJump(now)
 	s.now = now
-	// Points that have passed are dropped, whatever made Run late: the service needs one
-	// beat now, and not one for each.
+	// Only the latest of the grid points that have passed counts, whatever made Run late: the service
+	// needs one beat now, and not one for each point.
 	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
 		point := s.gridPoint.Add(passed.Truncate(s.Interval))
-		if now.Sub(point) >= s.Interval { // it is further away than a Duration reaches
+		if now.Sub(point) >= s.Interval { // the distance is longer than the longest Duration
 			point = now
 		}
 		s.newBeat(point)
 	}
 }
 
-// noteJump finds a jump in time: the wall and the monotonic clock disagree, as
-// after a suspend or where a clock was stepped, or whoever runs the schedule was
-// woken late, as after a pause of the process. A beat is owed then.
+// noteJump finds two kinds of jumps in time. Either the wall clock and the monotonic clock
+// disagree, as after a suspend or when a clock was set. Or Next was asked late, as after a pause
+// of the process. After a jump a beat is owed.
 //
-// To ask the system how long it slept was rejected. Each system has another call for that,
-// package time has none, and a fake clock could not be asked. It would also say nothing of
-// a process that was stopped.
+// To ask the system how long it slept was rejected. Each system has another call for that, package
+// time has none, and a fake clock could not be asked. The answer would also say nothing of a
+// process that was stopped.
 func (s *Schedule) noteJump(now time.Time) {
 	if s.now.IsZero() {
 		return
 	}
-	// Round(0) strips the monotonic reading. Without one, both differences are equal.
+	// Round(0) strips the monotonic reading. If there is none, both differences are equal.
 	step := now.Round(0).Sub(s.now.Round(0)) - now.Sub(s.now)
 	length := step
 	if !s.wakeAt.IsZero() {
@@ -506,35 +507,36 @@ func (s *Schedule) noteJump(now time.Time) {
 	}
 	switch {
 	case length >= RetryPause:
-		if s.jumps = append(s.jumps, jump{now, length}); len(s.jumps) > maxJumps { // the two oldest become one
+		if s.jumps = append(s.jumps, jump{now, length}); len(s.jumps) > maxJumps { // the two oldest are merged
 			s.jumps[1].length += s.jumps[0].length
 			s.jumps = slices.Delete(s.jumps, 0, 1)
 		}
-	case step > -RetryPause: // a wall clock that was set back by more owes a beat; it makes no sync older
+	case step > -RetryPause:
 		return
 	}
+	// There was a jump, or the wall clock was set back by RetryPause or more. After such a step back
+	// no jump is remembered, because no sync looks older.
 	s.wakeAt = time.Time{}
 	s.OweNow()
 }
 
-// OweNow makes a beat owed at once. Its caller has seen that a timer fired ten seconds or
-// more before its time: a clock without monotonic readings was set back by less
-// than it had gone on. No floor moves, or a clock whose timers fire at once would flood
-// a target.
+// OweNow makes a beat owed at once. It is exported for Run, which calls it when a timer fired ten
+// seconds or more before its time. Then a clock without monotonic readings was set back while Run
+// waited, by less than the time that Run waited. The floors stay. Otherwise, with a clock whose
+// timers fire at once, a target would be pinged without a pause.
 func (s *Schedule) OweNow() {
 	s.owe()
 	s.nextLook = time.Time{}
 }
 
-// newBeat makes point the current grid point. Points between it and the one before
-// are dropped.
+// newBeat makes point the current grid point. Points between it and the previous one are dropped.
 func (s *Schedule) newBeat(point time.Time) {
 	s.gridPoint, s.looked = point, false
 	s.beat++
 	s.OweNow()
 }
 
-// owe makes a beat owed to each target, whatever is in flight.
+// owe makes a beat owed to each target, even while a beat is in flight.
 func (s *Schedule) owe() {
 	s.beats.debt++
 	for i := range s.beats.targets {
@@ -542,13 +544,13 @@ func (s *Schedule) owe() {
 	}
 }
 
-// setBack moves every deadline back with a clock that was set back and has no
-// monotonic reading. How much time has really passed is not known. So what was left
-// to wait is waited for in full, and a beat is due at once.
+// setBack moves the deadlines back by as much as a clock without monotonic readings was set back.
+// How much time has really passed is not known. So what was left of a wait is waited in full, and
+// a beat is due at once.
 //
-// To leave the deadlines was rejected: a clock that is set back by a day would bring no ping
-// for a day. To clear them was rejected too: two attempts might begin within a Spacing, and
-// a Retry-After would be forgotten.
+// To leave the deadlines was rejected: after a clock was set back by a day, no ping would be sent
+// for a day. To clear them was rejected too: two attempts might begin within a Spacing, and a
+// Retry-After would be forgotten.
 func (s *Schedule) setBack(by time.Duration) {
 	for _, k := range []*kind{&s.beats, &s.signals} {
 		k.certain = k.certain.Add(-by)
