@@ -26,7 +26,7 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 type flight struct {
 	attempt Attempt
 	at      time.Duration
-	last    bool // it was reserved while none of the other kind could still arrive
+	last    bool // none of the other kind could still arrive when it was reserved, and none has ended since
 	outages int  // how many had begun
 }
 
@@ -175,6 +175,11 @@ func (w *world) land(f flight, o Outcome) {
 		for i := range w.paid {
 			if a.Signal && w.paid[i] > f.at {
 				w.paid[i] = -1
+			}
+		}
+		for i, g := range w.flights {
+			if g.attempt.Signal != a.Signal && g.attempt.number > a.number {
+				w.flights[i].last = false
 			}
 		}
 	}

@@ -315,7 +315,7 @@ func (s *Schedule) observe(v Verdict) {
 		t.signalled = t.signalled && !v.Healthy
 		lost := v.Lost && !t.signalled && !t.owed
 		began = began || lost
-		t.owed = (t.owed || lost) && !v.Healthy && !v.None // to remove the last database ends the outage
+		t.owed = (t.owed || lost) && !v.Healthy && !v.None // without databases there is no outage to tell
 		watching = watching || !t.signalled
 	}
 	if began {
@@ -392,7 +392,8 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	t.pinging = false
 	if !o.NotSent && a.number < other.latest {
 		// The attempt hung: an attempt of the other kind began after it. The service may have received the
-		// older one last.
+		// older one last. What is in flight now began before that, so it pays nothing.
+		other.debt++
 		for i := range other.targets {
 			again := &other.targets[i]
 			again.owed = again.owed || again.signalled || a.Signal

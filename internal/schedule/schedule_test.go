@@ -319,6 +319,42 @@ func TestS7_JumpBeforeSetBack(t *testing.T) {
 	requireElapsed(t, s, now, 10*time.Minute+1, 1-10*time.Minute, 50*time.Minute)
 }
 
+// F5: an attempt that has hung for longer than it counts as in flight ends while one of the
+// other kind is in flight, which is then made once more.
+func TestF5_HungEndsBesideTheOther(t *testing.T) {
+	for _, signalHangs := range []bool{false, true} {
+		s := newSchedule(time.Hour, 1, 1)
+		s.Start(start)
+		hung := look(s, 0, true, Check)
+		if signalHangs {
+			settle(s, 0, hung, Outcome{Sent: true})
+			hung = look(s, time.Minute, false, Peek)
+		}
+		require.Len(t, hung.Attempts, 1)
+		at := time.Minute
+		ping := func() Plan {
+			plan := look(s, at, signalHangs, Check)
+			if plan.Cut {
+				s.Reserve(start.Add(at), &plan)
+			}
+			return plan
+		}
+		for ; at < 6*time.Minute; at += 5 * time.Second {
+			settle(s, at, ping(), Outcome{}) // it fails, with an answer
+		}
+		last := ping()
+		require.Len(t, last.Attempts, 1)
+		settle(s, at+time.Second, hung, Outcome{Sent: true})   // this arrives now
+		settle(s, at+2*time.Second, last, Outcome{Sent: true}) // or this one, before it
+		at += 2 * time.Minute
+		last = ping()
+		require.Len(t, last.Attempts, 1, "the one that hung may be the last word; signal: %v", signalHangs)
+		settle(s, at, last, Outcome{Sent: true})
+		at += 2 * time.Minute
+		require.Empty(t, ping().Attempts)
+	}
+}
+
 // S7, F5: a signal that a beat may overtake is made once more, also if the clock is set back
 // while the signal is in flight.
 func TestS7_F5_InFlightAtSetBack(t *testing.T) {
