@@ -16,8 +16,8 @@ import (
 // even while the database is written to.
 //
 // Both methods may be called from several goroutines at once. They must not call
-// Monitor.Beat. If a reporter panics, its database is unhealthy, and the others are
-// judged all the same.
+// Monitor.Beat. If a reporter panics, its database is unhealthy, and the other
+// databases are judged all the same.
 type SyncReporter interface {
 	// Path names the database in log lines, in a [DatabaseStatus] and in [Monitor.Remove].
 	// New and Add call it once, and the path must be unique among the databases that they
@@ -25,15 +25,16 @@ type SyncReporter interface {
 	// Options.Source returns.
 	Path() string
 
-	// LastSuccessfulSyncAt returns when the database was last known to be in sync. If
-	// it never was, it returns the zero time. It is called at every check and must not
-	// block.
+	// LastSuccessfulSyncAt returns when the database was last known to be in sync, or
+	// the zero time if it never was. LastSuccessfulSyncAt is called at each check and
+	// each Status, and must not block.
 	LastSuccessfulSyncAt() time.Time
 }
 
-// A SyncTracker is a ready-made [SyncReporter] for daemons that have none: call
-// [SyncTracker.Record] after each sync. Create one with [NewSyncTracker]. Its
-// methods may be called from any goroutine, and never wait for one another.
+// A SyncTracker is a ready-made [SyncReporter] for daemons that have no reporter of their
+// own: call [SyncTracker.Record] after each sync. Create a SyncTracker with
+// [NewSyncTracker]. Its methods may be called from any goroutine, and never wait for one
+// another.
 type SyncTracker struct {
 	path   string
 	lastAt atomic.Pointer[time.Time]
@@ -47,8 +48,8 @@ func NewSyncTracker(path string) *SyncTracker {
 
 // Record says that the replica holds what the database held at the given time. If a
 // sync takes a moment, give time.Now(). If it takes 20 minutes, give the time at which
-// it began, and not that at which it ended: the replica may lack what was written in
-// between. The latest call counts, even if it gives an earlier time. The zero time
+// it began, and not the time at which it ended: the replica may lack what was written
+// in between. The latest call counts, even if it gives an earlier time. The zero time
 // means that the database is no longer known to have synced.
 func (t *SyncTracker) Record(at time.Time) { t.lastAt.Store(&at) }
 
@@ -92,13 +93,15 @@ func (s DatabaseStatus) Healthy() bool { return s.Reason == "" }
 type database struct {
 	path     string
 	reporter SyncReporter
-	since    uint64 // its number in the order of additions and looks; fromSource: Options.Source named it
+	// The number of the database in the order of additions and looks. It is fromSource if
+	// Options.Source returned the database, and 0 if the database stands for Source itself.
+	since uint64
 }
 
 const fromSource = math.MaxUint64
 
-// pathOf names r. One that cannot name itself, such as a nil pointer, is named by
-// its type. It is reported at every check, rather than lost here.
+// pathOf names r. If Path panics, as on a nil pointer, r is named by its type. So the
+// database is kept, and each check reports it.
 func pathOf(r SyncReporter) (path string) {
 	if _, panicked := try(func() { path = r.Path() }); panicked {
 		path = fmt.Sprintf("%T", r)
@@ -106,8 +109,8 @@ func pathOf(r SyncReporter) (path string) {
 	return path
 }
 
-// A brokenReporter stands for a nil that Options.Source returned, or for Source
-// itself where it panicked.
+// A brokenReporter stands for a nil that Options.Source returned, or for a Source that
+// panicked.
 type brokenReporter struct {
 	path  string
 	value any // what it panics with
@@ -116,12 +119,12 @@ type brokenReporter struct {
 func (r brokenReporter) Path() string                    { return r.path }
 func (r brokenReporter) LastSuccessfulSyncAt() time.Time { panic(r.value) }
 
-var sourcePath = "Options.Source" // a variable for its address
+var sourcePath = "Options.Source" // a variable, because its address is needed
 
-// databases returns the databases that were added, in that order. The caller holds mu. A
-// list that was handed out is never changed, because a look reads it without mu: Add appends
-// behind its end, and what was removed is left out of the next one. A copy at each removal
-// was rejected: it took seconds to remove ten thousand.
+// databases returns the databases that were added, in that order. The caller holds mu. A look
+// reads the list without mu, so a list that was returned is never changed. Add appends behind
+// its end. A database that was removed is missing only from the next list. To copy the list at
+// each removal was rejected: to remove ten thousand databases took seconds.
 func (m *Monitor) databases() []database {
 	if len(m.list) > len(m.added) {
 		m.list = slices.DeleteFunc(slices.Clone(m.list), func(db database) bool { return m.added[db.path] != db.since })
@@ -129,18 +132,19 @@ func (m *Monitor) databases() []database {
 	return m.list
 }
 
-// An inquiry is what databases said when they were asked for their last sync.
-// Its room is used again by the next one.
+// An inquiry is what databases said when they were asked for their last sync. The next look
+// uses its memory again.
 type inquiry struct {
 	dbs    []database
-	syncs  []time.Time             // the zero time where one panicked
-	panics map[int]any             // what those panicked with
-	asking *atomic.Pointer[string] // the path of the one that is being asked; nil: none is
+	syncs  []time.Time             // the zero time for a database that panicked
+	panics map[int]any             // what the databases at these indexes panicked with
+	asking *atomic.Pointer[string] // the path of the database that is being asked; nil: no database is
 }
 
-// ask asks each database, one after the other. To ask them at once was rejected: an answer
-// is a field that is read, in nanoseconds, and a goroutine for each would cost a hundred times
-// as much. One that blocks in spite of its contract holds up the look, and a log line names it.
+// ask asks each database, one after the other. To ask them at once was rejected: a reporter
+// usually only reads a field, which takes nanoseconds, and a goroutine for each would cost a
+// hundred times as much. A reporter must not block. If one does, it holds up the look, and a
+// log line names its database.
 func (q *inquiry) ask(dbs []database) {
 	q.dbs, q.panics = dbs, nil
 	q.syncs = slices.Grow(q.syncs[:0], len(dbs))
@@ -155,8 +159,8 @@ func (q *inquiry) ask(dbs []database) {
 	}
 }
 
-// askUntilPanic asks those that are left, up to the first that panics. Its caller guards
-// the whole run with one deferred call: one for each database would cost more than the
+// askUntilPanic asks the databases that are left, up to the first that panics. Its caller
+// guards it with one deferred call: a deferred call for each database would cost more than the
 // verdict.
 func (q *inquiry) askUntilPanic() {
 	for i := len(q.syncs); i < len(q.dbs); i++ {
@@ -171,9 +175,9 @@ type verdict struct {
 	maxAge    time.Duration
 	databases int
 	unhealthy []DatabaseStatus // in the order in which they were asked
-	at        []int            // where in the inquiry each of them is
+	at        []int            // the index in the inquiry of each unhealthy database
 	panics    map[int]any
-	fresh     time.Duration // how long it is until one that is healthy is stale, if none syncs
+	fresh     time.Duration // the time until the first healthy database becomes stale if no database syncs
 }
 
 func (v *verdict) healthy() bool { return v.databases > 0 && len(v.unhealthy) == 0 }
@@ -183,11 +187,12 @@ func (v *verdict) healthy() bool { return v.databases > 0 && len(v.unhealthy) ==
 func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	v := verdict{now: now, maxAge: maxAge, databases: len(q.syncs), panics: q.panics}
 	oldest := time.Duration(0)
-	// What is further away than a Duration reaches is stale, whatever maxAge is. Sub returns
-	// the longest Duration for it, and so would call it exactly as old as is allowed.
+	// A time that is further away than the longest Duration is never fresh, whatever maxAge
+	// is. Sub returns the longest Duration for such a time. If maxAge were the longest
+	// Duration too, the time would count as fresh.
 	maxAge = min(maxAge, math.MaxInt64-1)
 	// The zero time is never fresh, even on a clock that starts there.
-	newborn := now.Sub(time.Time{}) <= maxAge // else a zero time is too old without a question
+	newborn := now.Sub(time.Time{}) <= maxAge // false: a zero time is too old anyway, and IsZero need not be called
 	nowSec, nowNsec := now.Unix(), int64(now.Nanosecond())
 	// Seconds that a Duration can count. To compare seconds as integers costs a
 	// fraction of what time.Sub does, and it is done for each database.
@@ -222,19 +227,18 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	return v
 }
 
-// A look is what the next one needs to know of the look before: which databases it
-// asked, and which of them were well. Databases that are only stale because time
-// jumped were well.
+// A look is what is kept of a look to compare the next look with: which databases it asked,
+// and which of them were well. Well means healthy, or stale only because of a jump in time.
 type look struct {
 	number  uint64
 	ended   time.Time
-	well    bool            // all were
-	unwell  map[string]bool // those that were not
-	sourced []string        // the paths of Options.Source's
-	index   map[string]bool // the same; nil until somebody asks
+	well    bool            // all databases were well
+	unwell  map[string]bool // the paths of the databases that were not well
+	sourced []string        // the paths of the databases of Options.Source
+	index   map[string]bool // the set of these paths; nil until asked needs it
 }
 
-// asked reports whether the look asked db too.
+// asked reports whether the look l asked db.
 func (l *look) asked(db *database) bool {
 	if db.since != fromSource {
 		return db.since < l.number
@@ -248,12 +252,12 @@ func (l *look) asked(db *database) bool {
 	return l.index[db.path]
 }
 
-// judgeLoss says whether a database was lost since the look before, which is nil
-// where there was none, and notes in this what the next look needs to know. Of the
-// schedule it asks how much time there was to sync.
+// judgeLoss reports whether a database was lost since the previous look. before is that
+// look, or nil if there was none. judgeLoss completes this, the look to compare the next
+// look with. It asks the schedule how much time there was to sync.
 //
-// Memory of what single databases were, over more than one look, was rejected: each
-// database that comes, goes or panics would have to be carried through it.
+// To remember the state of each database over more than one look was rejected: the memory
+// would have to be kept right for each database that comes, goes or panics.
 func (v *verdict) judgeLoss(dbs []database, before, this *look, s *schedule.Schedule) (lost bool) {
 	ended := v.now
 	if before != nil {
@@ -264,7 +268,7 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, s *schedule.Sche
 		reason, overdue := v.unhealthy[n].Reason, time.Duration(0)
 		if reason == ReasonStale {
 			age, known := s.Elapsed(v.now, v.unhealthy[n].LastSyncAt)
-			if overdue = age - v.maxAge; overdue <= 0 && known < math.MaxInt64 { // it is stale by jumps only
+			if overdue = age - v.maxAge; overdue <= 0 && known < math.MaxInt64 { // it is stale only because of jumps
 				v.fresh = min(v.fresh, -overdue, known)
 				continue
 			}
@@ -278,13 +282,15 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, s *schedule.Sche
 	return lost
 }
 
-// lost reports whether db, which is unhealthy now, is so since the look.
+// lost reports whether db, which is unhealthy now, was lost since the look l.
 //
-// If all were well at that look, any reason counts. If not, only a stale database counts: one
-// that has become stale since then, or whose last sync has gone back. Of the second, the look
-// says that it was well, and its last sync that it was stale already.
-// A database that panics or has not synced is no loss then. Those of a daemon that starts are
-// opened one after the other, and each would be news.
+// If all databases were well at l, any reason counts. If not, only a stale database counts:
+// it has become stale since l, or its last sync has gone back. Its last sync has gone back if
+// it was well at l, although with the last sync that it reports now it would have been stale.
+//
+// If not all databases were well at l, a database that panics or has not synced is not lost.
+// A daemon that starts opens its databases one after the other. Otherwise each of them would
+// cause a signal.
 func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) bool {
 	return (l.well || reason == ReasonStale && (overdue <= since || !l.unwell[db.path])) && l.asked(db)
 }
@@ -296,14 +302,14 @@ func (m *Monitor) ask(c *check) {
 		asking := new(atomic.Pointer[string])
 		m.asked.asking = asking
 		m.slowLook, m.slowLine = watch(patience, func() { m.warnOfSlowLook(asking) })
-	} else { // a new timer for each look would be all that a check allocates
+	} else { // the timer is used again, so that a check of healthy databases allocates nothing
 		m.slowLook.Reset(patience)
 	}
-	defer func() { // also where a reporter ends this goroutine
+	defer func() { // also if a reporter ends this goroutine
 		m.asked.asking.Store(nil)
 		if !m.slowLook.Stop() {
 			c.slowLine, m.slowLook = m.slowLine, nil
-			m.sourced = nil // the line may read it
+			m.sourced = nil // the line may still read a path in it
 		}
 	}()
 	m.mu.Lock()
@@ -324,8 +330,8 @@ func (m *Monitor) ask(c *check) {
 	}
 }
 
-// withSource returns the databases that were added, followed by those of Source, in the
-// memory of room. A Source that panics counts as a database that panics.
+// withSource returns the databases that were added, followed by the databases of Source, in
+// the memory of room. A Source that panics counts as a database that panics.
 func (m *Monitor) withSource(added, room []database) []database {
 	if m.source == nil {
 		return added
@@ -340,15 +346,14 @@ func (m *Monitor) withSource(added, room []database) []database {
 		}
 	})
 	if panicked {
-		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, 0}) // each look asks Source
+		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, 0}) // 0: asked by every look, since each calls Source
 	}
 	return all
 }
 
-// lost reports whether a database was lost since the look before. It keeps this look for
-// the next one to be compared with, unless anything panicked in it: such a look has seen
-// too little. The caller holds mu, because Run clears before when it begins and when it
-// ends.
+// lost reports whether a database was lost since the previous look. It keeps this look to
+// compare the next look with, unless a reporter or Source panicked in this look: such a look
+// did not see all databases. The caller holds mu, which guards m.before and m.schedule.
 func (m *Monitor) lost(c *check) bool {
 	this := &m.rooms[0]
 	if this == m.before {
@@ -369,9 +374,9 @@ func (m *Monitor) lost(c *check) bool {
 	return lost
 }
 
-// try calls f, and reports whether it panicked and with what. An end of its
-// goroutine passes through. That recover returns nil proves nothing, since
-// panic(nil) may be allowed.
+// try calls f, and reports whether f panicked and with what. If f ends its goroutine, try
+// does not stop that. A nil from recover does not prove that there was no panic, because
+// GODEBUG may allow panic(nil).
 func try(f func()) (value any, panicked bool) {
 	panicked = true
 	defer func() {

@@ -21,8 +21,9 @@ import (
 // and so on. The module examples/config shows what each package for these formats
 // needs.
 //
-// Ping URLs are credentials. So package fmt, log/slog and encoding/json print only
-// which keys of a Config are set, without the values of URLs and bodies.
+// Ping URLs are credentials. So package fmt, log/slog and encoding/json print which keys
+// of a Config are set, without the values of URLs and bodies. As with [HTTPOptions], that
+// does not hold for the verbs %p and %w, or for an unexported field of a struct.
 type Config struct {
 	// URL is the service to ping. It may be empty.
 	URL string `yaml:"heartbeat-url" json:"heartbeat-url" toml:"heartbeat-url" mapstructure:"heartbeat-url" koanf:"heartbeat-url" env:"HEARTBEAT_URL"`
@@ -44,7 +45,7 @@ type Config struct {
 	FailURL string `yaml:"heartbeat-fail-url" json:"heartbeat-fail-url" toml:"heartbeat-fail-url" mapstructure:"heartbeat-fail-url" koanf:"heartbeat-fail-url" env:"HEARTBEAT_FAIL_URL"`
 
 	// FailBody is sent to FailURL by POST. In it, "{reason}" stands for the reason. If
-	// empty, HTTP.Body is used. If that is empty too, FailURL gets a GET.
+	// empty, HTTP.Body is used. If HTTP.Body is empty too, FailURL gets a GET.
 	FailBody string `yaml:"heartbeat-fail-body" json:"heartbeat-fail-body" toml:"heartbeat-fail-body" mapstructure:"heartbeat-fail-body" koanf:"heartbeat-fail-body" env:"HEARTBEAT_FAIL_BODY"`
 
 	// HTTP has the settings of the pingers of all these URLs, such as the client and
@@ -77,8 +78,8 @@ func (e *ConfigError) Unwrap() error {
 	return e.Err
 }
 
-// configErrors holds a *ConfigError for each key that is wrong. What errors.Join
-// returns has a line for each, and logs are read by the line.
+// configErrors holds a *ConfigError for each key that is wrong. The text of errors.Join has a
+// line for each error, but a log entry should be one line.
 type configErrors struct{ errs []error }
 
 func (e *configErrors) Error() string {
@@ -94,7 +95,7 @@ func (c Config) Enabled() bool {
 }
 
 // Validate returns what is wrong with the keys that are set, as one error on one
-// line. Its method Unwrap() []error returns a [*ConfigError] for each of them.
+// line. Its method Unwrap() []error returns a [*ConfigError] for each wrong key.
 // Validate returns nil if NewMonitor would accept the keys. It also returns nil if
 // nothing is set: heartbeats are off then.
 func (c Config) Validate() error {
@@ -124,9 +125,9 @@ func (c Config) NewMonitor(reporters []SyncReporter, opts *Options) (*Monitor, e
 	return New(MultiPinger(pingers...), reporters, &o)
 }
 
-// pingers makes a pinger for each URL, that of FailURL last, or returns all that is wrong
-// with c. It refuses what New refuses, by the same functions, so that the error names the
-// key. To leave it to New was rejected: New knows no keys, and ends at the first mistake.
+// pingers makes a pinger for each URL, the pinger of FailURL last, or returns all that is
+// wrong with c. It refuses what New refuses, by the same functions, so that the error names
+// the key. To leave this to New was rejected: New knows no keys, and ends at the first mistake.
 func (c Config) pingers() (pingers []Pinger, err error) {
 	errs := c.invalid()
 	var keys []string // of the pingers
@@ -141,7 +142,7 @@ func (c Config) pingers() (pingers []Pinger, err error) {
 			errs = append(errs, &ConfigError{s.key, err})
 			continue
 		}
-		// A service that is pinged twice a minute may ignore both, and a failure
+		// With two keys for one check, each heartbeat would ping the check twice. A failure
 		// signal to a success URL would be a false green.
 		if first := slices.IndexFunc(pingers, func(other Pinger) bool { return samePinger(p, other) }); first >= 0 {
 			errs = append(errs, &ConfigError{s.key, fmt.Errorf("the same URL as %s; leave one of them out", keys[first])})
@@ -158,18 +159,19 @@ const (
 	failURLKey  = "heartbeat-fail-url"
 	failBodyKey = "heartbeat-fail-body"
 
-	// maxDuration is the longest period that Healthchecks.io takes, and no service is
-	// known to take a longer one: nobody would miss such a heartbeat. So a longer
-	// duration can only be a slip, such as a digit or a unit too many.
+	// maxDuration is the longest period that can be set at Healthchecks.io. No service is
+	// known that allows a longer period, so no service would alert about such a heartbeat.
+	// A longer duration can only be a slip, such as a digit or a unit too many.
 	maxDuration = 365 * 24 * time.Hour
 )
 
-// A keyedURL is a URL of a Config with its key, and with the body that has a key too.
+// A keyedURL is a URL of a Config with its key. body is FailBody if the URL is FailURL, and
+// otherwise empty.
 type keyedURL struct{ key, url, body string }
 
-// keyedURLs returns the URLs that are set. An item of the list is set even if it is empty.
-// To skip an empty one was rejected: it may come from a variable that nobody set, and then
-// a service that should be pinged is not.
+// keyedURLs returns the URLs that are set, and also the empty items of the list, which are
+// errors. To skip an empty item was rejected: it may come from a variable that was not set, and
+// then a service would silently get no pings.
 func (c Config) keyedURLs() (urls []keyedURL) {
 	if c.URL != "" {
 		urls = append(urls, keyedURL{key: "heartbeat-url", url: c.URL})
@@ -192,9 +194,9 @@ func (c Config) keyedDurations() []keyedDuration {
 	return []keyedDuration{{"heartbeat-interval", c.Interval}, {"heartbeat-max-sync-age", c.MaxSyncAge}}
 }
 
-// invalid returns what is wrong with c, except with its URLs. New raises a short interval
-// to the minimum. That was rejected for one below a second: most loaders read the number
-// 300 as nanoseconds, and its writer meant seconds.
+// invalid returns what is wrong with c, except with its URLs. New raises a short interval to
+// the minimum, but here a duration below a second is an error: most loaders read the number 300
+// as nanoseconds, and the operator meant seconds.
 func (c Config) invalid() (errs []error) {
 	add := func(key, format string, args ...any) {
 		errs = append(errs, &ConfigError{key, fmt.Errorf(format, args...)})
@@ -218,7 +220,7 @@ func (c Config) invalid() (errs []error) {
 	return errs
 }
 
-// summary is what may be printed of c: the keys that are set.
+// summary returns what may be printed of c: the keys that are set, and the durations.
 func (c Config) summary() string {
 	var keys []string
 	for _, u := range c.keyedURLs() {
@@ -235,7 +237,8 @@ func (c Config) summary() string {
 	return "heartbeat.Config{" + strings.Join(keys, ", ") + "}"
 }
 
-// Format prints the keys that are set without their values, for all verbs of fmt.
+// Format prints the keys that are set, without the values of URLs and bodies. Package fmt
+// calls it for all verbs but %p and %w.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.summary()) }
 
 // LogValue returns what Format prints, for log/slog.

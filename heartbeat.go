@@ -1,7 +1,7 @@
 // Package heartbeat supervises replication. It watches when each database last
 // synced. While all of them are fresh it pings a dead man's switch, such as
 // Healthchecks.io, Cronitor, Better Stack, Dead Man's Snitch or any URL that takes
-// a GET. When a database goes stale, the [Monitor] stops pinging. The service
+// a GET. When a database goes stale, the [Monitor] stops these pings. The service
 // misses the pings and alerts you.
 //
 //	package main
@@ -40,19 +40,19 @@
 // A database is healthy when it has synced at least once, and its last sync is at
 // most Options.MaxSyncAge away from now, in the past or in the future. That must
 // hold by the monotonic clock and by the wall clock. All databases must be healthy,
-// and there must be at least one. Then each target is pinged, unless an attempt on
-// it that may have left began less than [MinInterval] ago.
+// and there must be at least one. If so, each target that is due and not rate-limited
+// is pinged. [Monitor.Beat] says when a target is rate-limited.
 //
 // # When it checks
 //
 // [Monitor.Run] checks at once and then at every start + k·Interval. A heartbeat that
-// was not sent is tried again until it is sent or the next one is due. If a database
-// was unhealthy, or if the request never left, the next try begins ten seconds after
-// the last one. Otherwise it begins MinInterval after the last one. Heartbeats that
-// were missed while the machine slept are not made up for. A heartbeat is due at once
-// when time has jumped by ten seconds or more: the machine slept, the process stood
-// still, or the clock was set. With a FailPinger, Run also looks at the databases when
-// the one that synced longest ago becomes stale.
+// was not sent is tried again until it is sent or the next heartbeat is due. If a
+// database was unhealthy, or if the request never left, the next try begins ten
+// seconds after the last one. Otherwise it begins MinInterval after the last one.
+// Heartbeats that were missed while the machine slept are not sent later. A heartbeat
+// is due at once when time has jumped by ten seconds or more: the machine slept, the
+// process stood still, or the clock was set. With a FailPinger, Run also looks at the
+// databases when the database that synced longest ago becomes stale.
 //
 // # What a heartbeat does not prove
 //
@@ -79,8 +79,8 @@ const (
 	DefaultInterval = 5 * time.Minute
 
 	// MinInterval is the shortest interval. It is also the shortest time between two
-	// attempts on one target, unless the first never left. Healthchecks.io may ignore
-	// more than five pings a minute.
+	// attempts on one target, unless the first never left. If Healthchecks.io gets
+	// more than five pings in a minute, it may ignore the rest.
 	MinInterval = time.Minute
 )
 
@@ -102,10 +102,10 @@ type Options struct {
 	Interval time.Duration
 
 	// MaxSyncAge is how old a database's last sync may be. If it is zero, the interval
-	// is used. If it is negative, New returns an error. It holds for all databases of
-	// a Monitor. If databases need different ages, use a Monitor for each age, each
-	// with a check of its own at the service. Never give two Monitors the same URL: the
-	// heartbeats of one hide the silence of the other.
+	// is used. If it is negative, New returns an error. All databases of a Monitor have
+	// the same MaxSyncAge. If databases need different ages, use a Monitor for each age,
+	// each with a check of its own at the service. Never give two Monitors the same URL:
+	// the heartbeats of one keep the check green when the other has stopped.
 	MaxSyncAge time.Duration
 
 	// Clock is the source of time. If it is nil, the system clock is used. If it is
@@ -116,33 +116,38 @@ type Options struct {
 
 	// Logger takes the log lines. If it is nil, the Monitor uses what slog.Default
 	// returns when New is called. If a handler panics, its line is lost, and nothing
-	// else happens. A handler that blocks holds up the check that it belongs to.
+	// else happens. A handler that blocks holds up the check that logged the line.
 	Logger *slog.Logger
 
 	// FailPinger is pinged once when databases are lost, so that the service can alert at
 	// once. A database is lost when it is unhealthy now and all databases were healthy at
-	// the check before, or when its last sync has become too old since the check before.
-	// Run looks when a last sync becomes too old, and not only at the next heartbeat. A
-	// last sync in the future is no loss. No database is lost at the first check of a Run,
-	// or at the first check of that database. ResultFromContext gives the reason.
+	// the previous check. It is also lost when its last sync has become too old since the
+	// previous check. Run looks at the databases when a last sync becomes too old, and not
+	// only at the next heartbeat. A last sync in the future is no loss. No database is lost
+	// at the first check of a Run, or at the first check of that database.
+	// ResultFromContext gives the reason.
 	//
-	// A signal that fails is tried again as a heartbeat is, until it is sent or a check
-	// finds all databases healthy. The next signal can follow only after a check has found
-	// all databases healthy. Heartbeats and failure signals are never in flight together,
-	// unless a Pinger ignores its ctx. If one of the two was cut short for the other, or
-	// timed out less than MinInterval before the other began, the later one is sent once
-	// more, MinInterval later. The service may have received them in either order.
+	// A signal that fails is tried again as a heartbeat is, until it is sent, a check finds
+	// all databases healthy, a check finds no database, or a new Run begins. After a signal
+	// was sent, the next can follow only when a check has found all databases healthy or a
+	// new Run has begun.
+	//
+	// Heartbeats and failure signals are never in flight together, unless a Pinger ignores
+	// its ctx. A heartbeat is cut short if a signal is due, and a signal if a heartbeat is
+	// due. The service may receive the two in either order if the earlier one was cut short,
+	// or timed out less than MinInterval before the later one began. So the later one is
+	// then sent once more, MinInterval later.
 	//
 	// If FailPinger is nil, the service finds out by itself, after its period and grace.
 	FailPinger Pinger
 
 	// OnResult is called when a check has ended, for metrics. If it is nil, there are
-	// no calls. Several calls may be made at once, and a slow ping can make the call
-	// for its check come after those for newer checks: compare Result.Time. OnResult
-	// may call any method of the Monitor. If it calls Beat, that check is reported too.
-	// To stop endless recursion, a Beat is not reported if 100 calls have been made
-	// since the last moment at which none was in progress. If OnResult panics, that is
-	// logged, and nothing else happens.
+	// no calls. Several calls may be made at once. If a ping is slow, the call for its
+	// check can come after the calls for newer checks. To know the order, compare
+	// Result.Time. OnResult may call any method of the Monitor. If it calls Beat, that
+	// check is reported too. To stop endless recursion, the Monitor counts the calls of
+	// OnResult, and starts again at zero when no call is in progress. After 100 calls it
+	// reports no Beat. If OnResult panics, that is logged, and nothing else happens.
 	OnResult func(Result)
 
 	// Source returns further databases, beside those given to New and Add. It is for
@@ -161,9 +166,9 @@ type Options struct {
 
 // A Monitor checks its databases and pings its targets. Create one with [New] or
 // [Config.NewMonitor]. All its methods may be called from any goroutine at any
-// time, also from an OnResult or a Pinger: no lock is held while one of those runs.
-// A reporter, an Options.Source or a Clock may call Status, Add and Remove. It must
-// not call Beat, which would wait for the check that it is part of.
+// time, also from an OnResult or a Pinger: no lock is held while an OnResult or a
+// Pinger runs. A reporter, an Options.Source or a Clock may call Status, Add and
+// Remove. It must not call Beat: that Beat would wait for the check that called it.
 type Monitor struct {
 	clock       Clock
 	systemClock bool
@@ -178,35 +183,36 @@ type Monitor struct {
 	running atomic.Bool
 	woken   chan struct{} // has a value when Run must ask the schedule again
 
-	// Whoever has put a value into looking makes a look, and owns these. A channel
-	// and not a mutex, so that Beat can give up with its ctx, and so that the time of
-	// a synctest bubble goes on.
+	// A goroutine that has put a value into the channel looking makes a look, and owns
+	// the fields from asked to slowLine. looking is a channel and not a mutex, so that
+	// Beat can give up when its ctx is done, and so that the time of a synctest bubble
+	// goes on.
 	looking  chan struct{}
 	asked    inquiry
-	sourced  []database      // room for what source returns
-	rooms    [2]look         // for the look before, and for the next
-	slowLook *time.Timer     // has a line written about a slow look; nil: the next look makes one
-	slowLine <-chan struct{} // closed when that has been written
+	sourced  []database      // memory for what source returns
+	rooms    [2]look         // memory for the previous look and for the next
+	slowLook *time.Timer     // when it fires, a line about a slow look is written; nil: the next look makes a new one
+	slowLine <-chan struct{} // closed when that line has been written
 
 	mu         sync.Mutex // guards what follows
 	schedule   *schedule.Schedule
 	added      map[string]uint64 // the numbers of the databases that were added, by path
 	list       []database        // see databases
 	count      uint64            // of additions and looks, which are numbered in one order
-	before     *look             // the latest of this Run, or of Beats without one; nil: none yet
+	before     *look             // the previous look since a Run last began or ended; nil: there was none
 	flights    []*flight
 	reports    int    // calls of onResult under way
-	reported   int    // calls since none was under way
-	last       Result // what the newest check to end came to
-	lastLook   uint64 // its number
+	reported   int    // calls of onResult since no call was under way
+	last       Result // of the newest check that has ended
+	lastLook   uint64 // the number of that check
 	lastSentAt time.Time
-	sentLook   uint64 // the number of the check that lastSentAt is of
+	sentLook   uint64 // the number of the check to which lastSentAt belongs
 }
 
 // A target is a pinger with its names.
 type target struct {
 	pinger  Pinger
-	logName func() string // "" if it has none; a function, so that fmt finds no URL in a Monitor
+	logName func() string // "" if the pinger has no name; a function, so that fmt finds no URL in a Monitor
 	name    string        // for errors and results
 }
 
@@ -215,7 +221,7 @@ type target struct {
 // defaults are used. New returns an error if a pinger or a reporter is nil (a nil
 // pointer in a Pinger too), if two reporters have the same path ([ErrDuplicatePath]),
 // if MaxSyncAge is negative, and if FailPinger is the pinger itself or requests its
-// URL: that would answer an outage with a heartbeat.
+// URL: a failure signal would then count as a heartbeat.
 func New(pinger Pinger, reporters []SyncReporter, opts *Options) (*Monitor, error) {
 	o := *cmp.Or(opts, &Options{})
 	if o.MaxSyncAge < 0 {
@@ -281,8 +287,8 @@ func newTargets(pinger Pinger) ([]target, error) {
 	return targets, nil
 }
 
-// Format prints how much the Monitor watches, and none of its state, for every
-// verb of package fmt.
+// Format prints how many databases were added and how many targets there are, and
+// nothing else of the Monitor. Package fmt calls it for all verbs but %p and %w.
 func (m *Monitor) Format(f fmt.State, _ rune) {
 	m.mu.Lock()
 	databases := len(m.added)
@@ -302,7 +308,7 @@ func (m *Monitor) Add(r SyncReporter) error {
 	if _, taken := m.added[path]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicatePath, path)
 	}
-	if len(m.list) > 2*len(m.added) { // else a set that nobody looks at would grow for ever
+	if len(m.list) > 2*len(m.added) { // without a check or a Status, only this drops what was removed
 		m.databases()
 	}
 	m.count++
@@ -311,8 +317,8 @@ func (m *Monitor) Add(r SyncReporter) error {
 }
 
 // Remove removes the database with that path, from the next check on, and reports
-// whether there was one. A database that was added leaves only by Remove. One that
-// was closed stays, goes stale and is reported.
+// whether there was one. A database that was added leaves only by Remove. A database
+// that was closed stays, goes stale and is reported.
 func (m *Monitor) Remove(path string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -321,8 +327,8 @@ func (m *Monitor) Remove(path string) bool {
 	return ok
 }
 
-// Status judges the databases now. It also returns the Result of the newest check that has
-// ended. It never waits for a check or a ping.
+// Status asks the databases, and returns which of them are healthy now. It also returns
+// the Result of the newest check that has ended. It never waits for a check or a ping.
 func (m *Monitor) Status() Status {
 	m.mu.Lock()
 	added := m.databases()
@@ -343,23 +349,23 @@ func (m *Monitor) Status() Status {
 	return status
 }
 
-// patience is how long somebody foreign may take before a line says so, and how
-// long Run waits for its pings on a clock that is not the system's.
+// patience is how long a look may take, and how long a pinger may go on after its
+// MinInterval, before a log line says so. If Options.Clock is set, it is also how long
+// Run waits for the pings of a check.
 const patience = 10 * time.Second
 
 // maxUnfinished is how many checks of Run may be unfinished. A ping ends within
-// MinInterval, so only a pinger, a log handler or a callback that hangs makes them
-// pile up.
+// MinInterval. So there are so many only if a pinger, a log handler or a callback hangs.
 const maxUnfinished = 100
 
 // Run checks and pings until ctx is done, and then returns nil. It returns
-// [ErrRunning] if another Run has not returned yet. When that has returned, Run may
-// be called again. So a daemon that leads only for a time calls Run once for each
-// term, with a ctx that ends with the term.
+// [ErrRunning] if another Run has not returned yet. When the other Run has returned,
+// Run may be called again. So a daemon that leads only for a time calls Run once for
+// each term, with a ctx that ends with the term.
 //
-// Run blocks, and checks in its caller's goroutine. It pings in goroutines of their
-// own. When ctx is done, Run waits for these and leaves nothing behind. So a pinger,
-// a log handler or an OnResult that hangs then keeps Run from returning.
+// Run blocks, and checks in its caller's goroutine. It pings in other goroutines.
+// When ctx is done, Run waits for these goroutines and leaves nothing behind. So a
+// pinger, a log handler or an OnResult that hangs then keeps Run from returning.
 func (m *Monitor) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -373,8 +379,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
 	defer r.checks.Wait()
 	defer func() {
-		// Stop comes before the wait for the pings, because that wait would look like a
-		// late wake-up.
+		// Stop is called before the wait for the pings, because the schedule would take
+		// that wait for a late wake-up.
 		m.mu.Lock()
 		m.schedule.Stop()
 		m.before = nil
@@ -394,24 +400,25 @@ func (m *Monitor) Run(ctx context.Context) error {
 	return nil
 }
 
-// A beat takes this way. Run asks the schedule what is due, and calls check. That calls
-// look, which asks and judges the databases (ask, in checker.go), and has the schedule
-// reserve the attempts (decide). Beside the loop, finish calls ping (both in delivery.go).
-// For each attempt, ping calls deliver, which calls the pinger (callPinger, in pinger.go)
-// and tells the schedule what became of it (settle). Then ping has the line written
-// (logDelivery, in log.go).
+// A beat is made in these steps. Run asks the schedule what is due, and calls check.
+// check calls look. look calls ask (in checker.go), which asks and judges the databases,
+// and decide, in which the schedule reserves the attempts. Beside the loop, finish
+// calls ping (both in delivery.go). ping calls deliver for each attempt. deliver calls
+// the pinger (callPinger, in pinger.go) and tells the schedule what became of the
+// attempt (settle). Then ping calls logDelivery (in log.go), which writes the line.
 
-// A runner is what one Run knows beside the Monitor.
+// A runner is the state of one Run.
 type runner struct {
 	*Monitor
-	timer      <-chan time.Time // nil: none is outstanding
+	timer      <-chan time.Time // the clock's channel that Run waits on; nil: none is outstanding
 	timerAt    time.Time
 	checks     sync.WaitGroup
-	unfinished chan struct{} // has a value for each check that is
+	unfinished chan struct{} // has one value for each unfinished check
 	lines      runLines
 }
 
-// check makes a check. What follows the look goes on beside the loop.
+// check makes a check. It makes the look itself. What follows from the look goes on
+// beside the loop.
 func (r *runner) check(ctx context.Context, action schedule.Action) {
 	select {
 	case r.unfinished <- struct{}{}:
@@ -429,8 +436,8 @@ func (r *runner) check(ctx context.Context, action schedule.Action) {
 	if r.systemClock {
 		return
 	}
-	// A test moves its clock when it sees that Run waits on it. By then the check
-	// must be over.
+	// A test moves its clock when it sees that Run waits on that clock. So the check
+	// must be over before Run waits.
 	select {
 	case <-done:
 	case <-time.After(patience):
@@ -439,8 +446,8 @@ func (r *runner) check(ctx context.Context, action schedule.Action) {
 }
 
 // wait waits until wake, or until a Beat or a settled ping has changed what is due.
-// It asks the clock for a second channel while one is outstanding only if that would
-// come too late: some fake clocks count those that were given up.
+// If a channel of the clock is outstanding, wait asks for another only if the first
+// would fire too late: some fake clocks count the channels that were given up.
 func (r *runner) wait(ctx context.Context, now, wake time.Time) {
 	if r.timer == nil || wake.Before(r.timerAt) {
 		r.timer, r.timerAt = r.clock.After(wake.Sub(now)), wake
@@ -473,18 +480,18 @@ func (m *Monitor) wakeRun() {
 //
 // A target is rate-limited for [MinInterval] after the start of an attempt, or for ten
 // seconds if that attempt never left. It is also rate-limited while a ping is in
-// flight, and for as long as a Retry-After asks. An attempt of Run counts as one of
-// Beat does.
+// flight, and for as long as a Retry-After asks. Attempts of Run count as well as
+// attempts of Beat.
 //
 // One check at a time asks the databases. Beat waits for its turn until ctx is done.
 func (m *Monitor) Beat(ctx context.Context) Result {
 	c := check{action: schedule.Beat}
 	m.look(ctx, &c, &runLines{looked: true})
-	m.wakeRun() // it may have something to do earlier
+	m.wakeRun() // Run may now have something to do earlier
 	return m.finish(ctx, &c)
 }
 
-// A check is a look with what follows from it.
+// A check is a look and what follows from it.
 type check struct {
 	verdict
 	action   schedule.Action // why it is made
@@ -492,17 +499,19 @@ type check struct {
 	plan     schedule.Plan
 	flight   *flight // nil: nothing is pinged
 	result   Result
-	slowLine <-chan struct{} // closed when the line about a slow look has been written; nil: it was not slow
+	slowLine <-chan struct{} // closed when the line about a slow look has been written; nil: the look was not slow
 
-	// The levels of the lines of a skipped check: of the first, and of the panic of each
-	// unhealthy database.
+	// The levels of a skipped check's log lines. skipLevel is for the line about the
+	// first unhealthy database, or about no database. panicLevels has one level for each
+	// unhealthy database, for the line about its panic.
 	skipLevel   slog.Level
 	panicLevels []slog.Level
 }
 
-// look asks the databases, judges them, and reserves the attempts. Looks are made
-// one at a time, so that their verdicts are told in the order in which they were
-// made. It writes no log line: a handler may block, and all looks with it.
+// look asks the databases, judges them, and reserves the attempts. Looks are made one
+// at a time, so that the schedule gets their verdicts in the order in which they were
+// made. look writes no log line: a handler may block, and then no other look could
+// begin.
 func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	select {
 	case m.looking <- struct{}{}:
@@ -525,20 +534,21 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	}
 }
 
-// forgotten reports whether nothing is told of a check: it is a peek that finds none
-// unhealthy.
+// forgotten reports whether a check makes no log line and no call of OnResult, and is
+// not kept for Status: it is a peek whose look found nothing wrong.
 func (c *check) forgotten() bool { return c.action == schedule.Peek && c.result.Outcome != Skipped }
 
-// endLook lets the next look begin. A database that is gone must not be kept alive.
+// endLook lets the next look begin. It drops the references to the databases, so that
+// a database that was removed can be garbage-collected.
 func (m *Monitor) endLook() {
 	clear(m.sourced)
 	m.asked.dbs = nil
 	<-m.looking
 }
 
-// decide tells the schedule the verdict, and reserves the attempts that it allows.
-// Heartbeats and failure signals exclude each other, so that the last word at the
-// service is the true one.
+// decide tells the schedule the verdict, and reserves the attempts that the schedule
+// allows. Heartbeats and failure signals exclude each other, so that the last ping that
+// reaches the service says what is true.
 func (m *Monitor) decide(ctx context.Context, c *check) {
 	v := schedule.Verdict{Healthy: c.healthy(), None: c.databases == 0}
 	m.mu.Lock()
@@ -549,13 +559,13 @@ func (m *Monitor) decide(ctx context.Context, c *check) {
 	c.plan = m.schedule.Decide(c.now, v, c.action)
 	if c.plan.Cut {
 		cut := slices.DeleteFunc(slices.Clone(m.flights), func(f *flight) bool {
-			return f.Signal == c.plan.Signal || f.ctx.Err() != nil // one that was cut before is not waited for again
+			return f.Signal == c.plan.Signal || f.ctx.Err() != nil // a flight that was cut before is not waited for again
 		})
 		m.mu.Unlock()
 		hangUp(cut)
 		now := m.nowOr(c.now)
 		m.mu.Lock()
-		if !c.healthy() || now.Sub(c.now) <= c.fresh { // else a last sync has run out meanwhile
+		if !c.healthy() || now.Sub(c.now) <= c.fresh { // otherwise a database has become stale meanwhile: send no heartbeat
 			m.schedule.Reserve(now, &c.plan)
 		}
 	}

@@ -12,34 +12,34 @@ import (
 	"github.com/go-heartbeat/heartbeat/internal/schedule"
 )
 
-// log writes a line. A handler is foreign: where it panics, its line is lost, and
-// nothing else. ctx is what Run or Beat was given, because handlers take values from it, such
-// as the number of a trace. It may have ended, which does not matter to them.
+// log writes a line. A handler is foreign code: if it panics, its line is lost, and nothing
+// else. ctx is what Run or Beat was given, because handlers take values from it, such as the
+// number of a trace. The ctx may have ended, which does not matter to handlers.
 func (m *Monitor) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	try(func() { m.logger.LogAttrs(ctx, level, message, attrs...) })
 }
 
-// enabled asks the handler before a line is put together that few loggers want. A handler
-// that panics over the question gets no line.
+// enabled asks the handler whether it wants a level, so that no line is put together that the
+// handler would drop. A handler whose Enabled panics gets no line.
 func (m *Monitor) enabled(ctx context.Context, level slog.Level) (enabled bool) {
 	try(func() { enabled = m.logger.Enabled(ctx, level) })
 	return enabled
 }
 
-// runLines is what one Run has said already, so that it does not say it again. To compare
-// whole lines was rejected: the age of a sync is new in each of them.
+// runLines is what one Run has logged already, so that Run does not log it again. To compare
+// whole lines was rejected: the age of a sync is new in each line.
 type runLines struct {
-	looked   bool            // at least once
-	warned   string          // what the latest WARN line said, since all were healthy
-	beat     uint64          // the one that warned and panicked are about
-	panicked map[string]bool // the databases whose panic is told
+	looked   bool            // whether Run has looked at least once
+	warned   string          // what the latest WARN line said; "": no such line since all databases were healthy
+	beat     uint64          // the beat to which warned and panicked belong
+	panicked map[string]bool // the paths of the databases whose panic was logged
 }
 
 // setLevels decides the levels of a check's lines. The lines of Run's further looks for one
-// beat are DEBUG, unless they say something new. The line of Run's first look is DEBUG too,
-// if databases that have not synced yet are all that is wrong or there is no database:
-// daemons start so. That there is no database is said once, and not once a beat, because a
-// daemon that follows has none for long.
+// beat are DEBUG, unless they say something new. The line of Run's first look is also DEBUG if
+// there is no database, or if each unhealthy database has not synced yet: that is normal when a
+// daemon starts. The WARN line about "no databases" is written once, and not once a beat,
+// because a daemon that is a follower may have no databases for a long time.
 func (l *runLines) setLevels(c *check) {
 	unhealthy := c.result.Unhealthy
 	first := !l.looked
@@ -48,7 +48,7 @@ func (l *runLines) setLevels(c *check) {
 		l.warned = ""
 		return
 	}
-	beat := cmp.Or(c.plan.Beat, l.beat) // the schedule is told nothing of a look whose ctx has ended
+	beat := cmp.Or(c.plan.Beat, l.beat) // a look whose ctx has ended has no plan
 	if l.beat != beat || l.panicked == nil {
 		l.beat, l.panicked = beat, map[string]bool{}
 	}
@@ -71,17 +71,17 @@ func (l *runLines) setLevels(c *check) {
 		}
 		c.panicLevels = append(c.panicLevels, level)
 	}
-	for _, s := range unhealthy { // afterwards: two databases of Source may have one path
+	for _, s := range unhealthy { // a second loop, because two databases of Source may have one path
 		if s.Reason == ReasonPanicked {
 			l.panicked[s.Path] = true
 		}
 	}
 }
 
-// logSkipped tells why there is no heartbeat: a line about the first unhealthy
-// database, and one about each other at DEBUG. When the storage of a thousand databases is
-// gone, a thousand WARN lines would say no more than one. A panic has a line of its own,
-// because it is a fault of the daemon's code and not of the replication.
+// logSkipped logs why there is no heartbeat: a line about the first unhealthy database, and a
+// DEBUG line about each other unhealthy database. When the storage of a thousand databases is
+// gone, a thousand WARN lines would say no more than one WARN line. A panic has a line of its
+// own, because it is a fault of the daemon's code and not of the replication.
 func (m *Monitor) logSkipped(ctx context.Context, c *check) {
 	level, result := c.skipLevel, &c.result
 	if len(result.Unhealthy) == 0 {
@@ -100,8 +100,8 @@ func (m *Monitor) logSkipped(ctx context.Context, c *check) {
 	}
 }
 
-// skipAttrs returns what a line about the i-th unhealthy database says. Of the numbers, only
-// the first line has them: the others are not counted again.
+// skipAttrs returns what a line about the i-th unhealthy database says. Only the first line
+// has the numbers of unhealthy and of all databases: the other lines need not repeat them.
 func (c *check) skipAttrs(i int) []slog.Attr {
 	r := &c.result
 	db := r.Unhealthy[i]
@@ -119,10 +119,11 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 	return attrs
 }
 
-// logDelivery tells what became of a ping. The first failure of a beat is an ERROR, so that
-// an outage makes one ERROR line a beat. An alert that counts such lines then counts beats.
-// A ping that was cut short says nothing of the target. A failure signal is a WARN: who
-// reads the log must see that it went out.
+// logDelivery logs what became of a ping. The first failure of a beat is an ERROR line, and
+// further failures are DEBUG lines. So an outage makes one ERROR line a beat, and an alert that
+// counts ERROR lines counts beats. A ping that was cut short has no line, because its failure
+// says nothing of the target. A failure signal that was sent is a WARN line: whoever reads the
+// log must see that it was sent.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	sent, failed, level := "heartbeat sent", "heartbeat failed", slog.LevelInfo
 	if signal {
@@ -149,8 +150,8 @@ func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	m.log(ctx, level, failed, attrs...)
 }
 
-// logRateLimited names the targets that were not pinged though a Beat asked for that, or
-// though it is owed.
+// logRateLimited writes a line for each target that was not pinged, although a Beat asked for
+// a ping or the target is owed a beat.
 func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
 	if len(c.plan.Attempts) == len(m.targets) || !m.enabled(ctx, slog.LevelDebug) {
 		return
@@ -169,7 +170,7 @@ func (m *Monitor) logRateLimited(ctx context.Context, c *check) {
 	}
 }
 
-// withURL returns attrs and what the target calls itself.
+// withURL returns attrs, and the URL or the name that the target's pinger gives itself.
 func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 	if url := t.logName(); url != "" {
 		attrs = append(attrs, slog.String("url", url))
@@ -177,9 +178,9 @@ func (t target) withURL(attrs ...slog.Attr) []slog.Attr {
 	return attrs
 }
 
-// watch has a line written unless the timer is stopped before patience has passed. written
-// is closed when it has been: whoever stops the timer too late waits for that, so that no
-// line outlives its check.
+// watch calls line when patience has passed, unless the timer is stopped before. written is
+// closed when line has returned. A caller that stops the timer too late waits for written, so
+// that no line is written after its check has ended.
 func watch(patience time.Duration, line func()) (timer *time.Timer, written <-chan struct{}) {
 	done := make(chan struct{})
 	return time.AfterFunc(patience, func() {
@@ -188,8 +189,8 @@ func watch(patience time.Duration, line func()) (timer *time.Timer, written <-ch
 	}), done
 }
 
-// warnOfSlowLook names the database that a look waits for. asking is that look's: the line
-// may be late, and the next look be under way.
+// warnOfSlowLook names the database that a look waits for. asking belongs to that look and not
+// to the Monitor: the line may be late, and the next look may have begun.
 func (m *Monitor) warnOfSlowLook(asking *atomic.Pointer[string]) {
 	if path := asking.Load(); path != nil {
 		m.log(context.Background(), slog.LevelWarn, "sync reporter has not answered",
@@ -197,8 +198,8 @@ func (m *Monitor) warnOfSlowLook(asking *atomic.Pointer[string]) {
 	}
 }
 
-// warnOfSlowPing names a target whose pinger has not returned ten seconds after its ctx
-// ended.
+// warnOfSlowPing names a target whose pinger has not returned ten seconds after its
+// MinInterval.
 func (m *Monitor) warnOfSlowPing(ctx context.Context, t *target) {
 	m.log(ctx, slog.LevelWarn, "pinger has not returned",
 		t.withURL(slog.String("target", t.name), slog.Duration("waited", MinInterval+patience))...)

@@ -26,22 +26,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A Pinger sends one heartbeat to one place. [HTTPPinger] is the usual one.
+// A Pinger sends pings to one place: heartbeats or, as Options.FailPinger, failure
+// signals. [HTTPPinger] is the usual Pinger.
 //
-// Ping blocks until it knows whether the heartbeat has arrived, and returns soon
-// after ctx is done. It returns nil if the heartbeat has arrived, and an error if it
-// has not. It makes one attempt. A [Monitor] decides when to make another, and makes
-// one soon if the error matches [ErrNotSent].
+// Ping makes one attempt. It blocks until it knows whether the ping has arrived, and
+// returns soon after ctx is done. It returns nil if the ping has arrived, and an error if
+// the ping has not arrived. A [Monitor] decides when to make the next attempt, and makes
+// it soon if the error matches [ErrNotSent].
 //
 // A Monitor calls Ping with a ctx that ends after [MinInterval]. [ResultFromContext] gets
-// from it what the ping is about. A Monitor never makes two calls at once for one target.
-// It ends the ctx of a heartbeat early if a failure signal is due, and the ctx of a failure
-// signal early if a heartbeat is due. It never ends a ctx early for another target of the
-// same kind. If Ping panics or ends its goroutine, it has failed.
+// from the ctx what the ping is about. A Monitor never makes two calls at once for one
+// target. It ends the ctx of a heartbeat early if a failure signal is due, and the ctx of a
+// failure signal early if a heartbeat is due. It never ends a ctx early for another target
+// of the same kind. If Ping panics or ends its goroutine, the ping has failed.
 //
-// If a Pinger is also a [fmt.Stringer], log lines show what that returns. Errors, a
-// [TargetResult] and the health page show it only if it could not be a URL, with or
-// without a scheme: a ping URL is a credential.
+// If a Pinger is also a [fmt.Stringer], log lines show what its String method returns.
+// Errors, a [TargetResult] and the health page show that text only if it could not be a
+// URL, with or without a scheme: a ping URL is a credential.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -52,10 +53,10 @@ type PingerFunc func(ctx context.Context) error
 // Ping calls f.
 func (f PingerFunc) Ping(ctx context.Context) error { return f(ctx) }
 
-// MultiPinger returns a [Pinger] that pings all the given ones, also those of a nested
-// MultiPinger, at once. A [Monitor] treats each as a target with an outcome, log line,
-// spacing and retry of its own. Without a Monitor, Ping waits for all and joins their
-// errors.
+// MultiPinger returns a [Pinger] that pings all the given pingers at once. If one of them
+// is a MultiPinger, its pingers take its place. A [Monitor] treats each pinger as a target
+// with an outcome, log line, spacing and retry of its own. Without a Monitor, Ping waits
+// for all pingers and joins their errors.
 func MultiPinger(pingers ...Pinger) Pinger {
 	var flat multiPinger
 	for _, p := range pingers {
@@ -84,9 +85,9 @@ func (m multiPinger) Ping(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// pingAll calls ping with 0 to n-1 at once and waits for all. A slow or failing
-// target does not touch the others: so the group's shared context and first error
-// are not used.
+// pingAll calls ping with 0 to n-1 at once and waits for all calls. A slow or failing target
+// must not affect the other targets. So the group's shared context and first error are not
+// used.
 func pingAll(n int, ping func(i int)) {
 	var group errgroup.Group
 	for i := range n {
@@ -98,10 +99,10 @@ func pingAll(n int, ping func(i int)) {
 	_ = group.Wait()
 }
 
-// callPinger pings p once. A pinger is foreign: it may panic, or end its goroutine. Both
-// are a failed ping, and no end of the daemon.
+// callPinger pings p once. A pinger is foreign code: it may panic, or end its goroutine. In
+// both cases the ping has failed, and the daemon goes on.
 func callPinger(ctx context.Context, p Pinger) error {
-	err := errors.New("heartbeat: pinger ended its goroutine") // unless it returns or panics
+	err := errors.New("heartbeat: pinger ended its goroutine") // unless Ping returns or panics
 	apart(func() {
 		if value, panicked := try(func() { err = p.Ping(ctx) }); panicked {
 			err = fmt.Errorf("heartbeat: pinger panicked: %v", value)
@@ -111,16 +112,16 @@ func callPinger(ctx context.Context, p Pinger) error {
 }
 
 // apart calls f in a goroutine of its own and waits for it. So if f ends its goroutine, as
-// runtime.Goexit and a test's FailNow do, the caller's goes on: recover does not stop a
-// Goexit. An errgroup was rejected here, because that of x/sync v0.14 and v0.15 passes a
-// Goexit on to the goroutine that waits.
+// runtime.Goexit and a test's FailNow do, the caller's goroutine goes on: recover does not
+// stop a Goexit. An errgroup was rejected here, because x/sync v0.14 and v0.15 pass a Goexit
+// on to the goroutine that waits.
 func apart(f func()) {
 	var group sync.WaitGroup
 	group.Go(f)
 	group.Wait()
 }
 
-// logName is what p calls itself, or "" if it does not or panics over it.
+// logName returns what p.String returns, or "" if p has no String method or String panics.
 func logName(p Pinger) (name string) {
 	if s, ok := p.(fmt.Stringer); ok {
 		try(func() { name = s.String() })
@@ -128,11 +129,12 @@ func logName(p Pinger) (name string) {
 	return name
 }
 
-// targetName tells p, the i-th target, from the others in errors, the Result and the
-// health page. They travel further than log lines do, so no ping URL may get there. What
-// a pinger that is no HTTPPinger calls itself is shown only if no word of it could be a
-// URL, also one without a scheme. To look for "://" was rejected: hc-ping.com/UUID is a
-// credential too, and so is telegram:TOKEN. A colon at the end of a word is harmless.
+// targetName returns a name that distinguishes p, the i-th target, from the other targets in
+// errors, in the Result and on the health page. More people see these than see log lines, so
+// no ping URL may get there. If p is not an HTTPPinger, the name that p gives itself is shown
+// only if no word of it could be a URL, with or without a scheme. To look for "://" was
+// rejected: hc-ping.com/UUID is a credential too, and so is telegram:TOKEN. A colon at the end
+// of a word is harmless.
 func targetName(p Pinger, i int) string {
 	if h, ok := p.(*HTTPPinger); ok && !isNilPinger(h) {
 		return h.endpoint().Name
@@ -148,9 +150,9 @@ func targetName(p Pinger, i int) string {
 	return name
 }
 
-// isNilPinger reports whether p is nothing that could be pinged: nil, a nil pointer,
-// function, map, list or channel, or an HTTPPinger that NewHTTPPinger did not make. To refuse
-// any zero value was rejected: a struct without fields may be a working pinger.
+// isNilPinger reports whether p cannot be pinged, because it is nil, a nil pointer, function,
+// map, slice or channel, or an HTTPPinger that NewHTTPPinger did not make. To refuse any zero
+// value was rejected: a struct without fields may be a working pinger.
 func isNilPinger(p Pinger) bool {
 	if h, ok := p.(*HTTPPinger); ok {
 		return h == nil || h.endpoint == nil
@@ -166,8 +168,8 @@ func isNilPinger(p Pinger) bool {
 }
 
 // samePinger reports whether a and b, which are not nil, are the same value, or ping the
-// same check: New and Config ask it. Functions are never the same: == panics over them,
-// and over a struct that holds one.
+// same check. New and Config call it. Functions are never the same: == panics for functions,
+// and for structs that hold a function.
 func samePinger(a, b Pinger) bool {
 	x, isHTTP := a.(*HTTPPinger)
 	y, both := b.(*HTTPPinger)
@@ -178,10 +180,10 @@ func samePinger(a, b Pinger) bool {
 }
 
 const (
-	defaultTimeout = 10 * time.Second // which Healthchecks.io advises
+	defaultTimeout = 10 * time.Second // Healthchecks.io advises it
 
-	maxBody  = 64 << 10 // an answer's bytes that are read
-	maxWords = 64       // those of them that may say why a ping did not count
+	maxBody  = 64 << 10 // how many bytes of an answer's body are read
+	maxWords = 64       // how many bytes after "OK (" are searched for why a ping did not count
 
 	userAgent = "go-heartbeat/1 (+https://github.com/go-heartbeat/heartbeat)"
 )
@@ -209,8 +211,8 @@ type HTTPOptions struct {
 	Timeout time.Duration
 
 	// Method is the request's method. If empty, POST is used with a Body, and GET
-	// without one. HEAD works, but then there is no answer's body to tell an accepted
-	// ping from one that did not count.
+	// without a Body. HEAD works, but its answer has no body, and only a body can say
+	// that a ping with a 2xx status did not count.
 	Method string
 
 	// Header is sent with each ping, for example Authorization. It is never sent to
@@ -218,14 +220,14 @@ type HTTPOptions struct {
 	Header http.Header
 
 	// Body is sent with each ping as text/plain in UTF-8, unless Header sets another
-	// Content-Type. It is sent again to where a 307 or 308 leads. In it, "{reason}"
-	// stands for the text of the [Result] that the ping is about, and for nothing if
-	// there is no Result. If empty, no body is sent. If Method is GET or HEAD,
-	// NewHTTPPinger returns an error, because servers ignore a body there.
+	// Content-Type. It is sent again to the URL to which a 307 or 308 redirects. In
+	// Body, "{reason}" stands for the text of the [Result] that the ping is about, and
+	// for nothing if there is no Result. If empty, no body is sent. If Method is GET or
+	// HEAD, NewHTTPPinger returns an error, because servers ignore a body there.
 	Body string
 
 	// RedactURL makes logs show only the URL's scheme and host. A ping URL is a
-	// credential. Set RedactURL if people read the logs who must not have the URL.
+	// credential. Set RedactURL if people who must not have the URL read the logs.
 	RedactURL bool
 
 	// Name is shown in place of the URL in logs, errors and a TargetResult. If empty,
@@ -233,7 +235,7 @@ type HTTPOptions struct {
 	Name string
 }
 
-// summary is what may be printed of the options.
+// summary returns what may be printed of the options.
 func (o HTTPOptions) summary() string {
 	return fmt.Sprintf("heartbeat.HTTPOptions{Name:%q Timeout:%v RedactURL:%v}", o.Name, o.Timeout, o.RedactURL)
 }
@@ -251,14 +253,14 @@ func (o HTTPOptions) MarshalJSON() ([]byte, error) { return json.Marshal(o.summa
 // An HTTPPinger is a [Pinger] that requests a URL. Create one with
 // [NewHTTPPinger]. It may be used from several goroutines at once.
 type HTTPPinger struct {
-	// A function, so that fmt and reflection find an address, and no URL, in an
-	// HTTPPinger and in what holds one, though it be an unexported field.
+	// endpoint is a function, because fmt and reflection show only the address of a
+	// function. So they show no URL, even if the HTTPPinger is in an unexported field.
 	endpoint func() *endpoint
 }
 
 // An endpoint is what an HTTPPinger requests.
 type endpoint struct {
-	HTTPOptions // complete; Name is what errors call the URL
+	HTTPOptions // with the defaults filled in; Name is what errors call the URL
 	url         *url.URL
 	once        *oneshot.Client
 	logName     string // what logs call the URL
@@ -266,7 +268,7 @@ type endpoint struct {
 
 // NewHTTPPinger returns a Pinger for rawURL, which must be an absolute http or https URL
 // with a host. If opts is nil, all defaults are used. NewHTTPPinger refuses a URL with a
-// fragment, and one that can only be a mistake, such as two URLs in one string or a
+// fragment, and a URL that can only be a mistake, such as two URLs in one string or a
 // placeholder that was not replaced. The error says what is wrong with the URL or the
 // options. It repeats no part of the URL, the body or a header's value.
 //
@@ -274,16 +276,17 @@ type endpoint struct {
 // about, escaped. It is refused elsewhere in the URL.
 //
 // A ping is one request, and one more for each redirect. It has a connection of its
-// own unless a client is given. Any 2xx status means that the ping was accepted, also that
-// of a login page to which a portal has redirected it. The one exception is a body that
-// begins with "OK (": the error is [ErrNotAccepted]. Any other status is a [*StatusError].
+// own unless a client is given. Any 2xx status means that the ping was accepted. This
+// includes the status of a login page to which a portal has redirected the ping. The one
+// exception is a body that begins with "OK (": then the error is [ErrNotAccepted]. For any
+// other status, the error is a [*StatusError].
 //
-// At most 10 redirects are followed, and none from https to http. A request to another
+// At most 10 redirects are followed, and no redirect from https to http. A request to another
 // host has neither the Header nor the URL's user and password.
 //
 // An error matches [ErrNotSent] if it proves that no byte of the request left. An error
 // holds no header, and no more of the URL than its scheme and host. [errors.Is] finds in
-// it what net/http returned. [errors.As] finds the part of that which may be shown.
+// it what net/http returned. [errors.As] finds only errors that may be shown.
 func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	p, err := newHTTPPinger(rawURL, opts)
 	if err != nil {
@@ -292,7 +295,8 @@ func NewHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	return p, nil
 }
 
-// newHTTPPinger's errors have no prefix yet, for Config to put its key there.
+// newHTTPPinger returns errors without the prefix "heartbeat: ", because Config puts its key
+// behind that prefix.
 func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	u, err := pingurl.Parse(rawURL)
 	if err != nil {
@@ -321,8 +325,9 @@ func newHTTPPinger(rawURL string, opts *HTTPOptions) (*HTTPPinger, error) {
 	return &HTTPPinger{func() *endpoint { return e }}, nil
 }
 
-// complete puts defaults in the place of what is not set, and returns what is wrong. What
-// net/http would refuse at each ping is refused here, while somebody looks.
+// complete puts defaults in the place of what is not set, and returns what is wrong. It
+// refuses what net/http would refuse at each ping, so that the mistake is seen at the start of
+// the daemon.
 func (o *HTTPOptions) complete() error {
 	_, notHTTP := http.NewRequest(o.Method, "http://host", nil)
 	method := strings.ToUpper(o.Method)
@@ -342,12 +347,12 @@ func (o *HTTPOptions) complete() error {
 	return cmp.Or(pingurl.CheckHeader(o.Header), pingurl.CheckBody(o.Body))
 }
 
-// String returns HTTPOptions.Name. If that is empty, it returns the URL as logs may show
+// String returns HTTPOptions.Name. If Name is empty, String returns the URL as logs may show
 // it: without a password, and with RedactURL only its scheme and host.
 func (p *HTTPPinger) String() string { return p.endpoint().logName }
 
-// Format prints what String returns, for all verbs of package fmt. It also serves an
-// HTTPPinger that is no pointer.
+// Format prints what String returns. Package fmt calls it for all verbs but %p and %w, also
+// for an HTTPPinger that is no pointer.
 func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	text := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
 	if p.endpoint != nil {
@@ -356,8 +361,8 @@ func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	_, _ = fmt.Fprintf(f, fmt.FormatString(f, verb), text)
 }
 
-// Ping sends one heartbeat. It blocks until that has been answered, ctx is done or the
-// timeout has passed. [NewHTTPPinger] says which errors it returns.
+// Ping makes one ping. It blocks until the ping has been answered, ctx is done or the
+// timeout has passed. [NewHTTPPinger] says which errors Ping returns.
 func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 	e := p.endpoint()
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
@@ -375,7 +380,7 @@ func (p *HTTPPinger) Ping(ctx context.Context) (err error) {
 	return e.readAnswer(resp)
 }
 
-// newRequest returns the request of one ping, with the reason for it in its place.
+// newRequest returns the request of one ping. It puts the reason in the place of {reason}.
 func (e *endpoint) newRequest(ctx context.Context) *http.Request {
 	u, body := *e.url, e.Body
 	if strings.Contains(u.RawQuery, pingurl.Reason) || strings.Contains(body, pingurl.Reason) {
@@ -386,40 +391,42 @@ func (e *endpoint) newRequest(ctx context.Context) *http.Request {
 		u.RawQuery = strings.ReplaceAll(u.RawQuery, pingurl.Reason, url.QueryEscape(reason))
 		body = strings.ReplaceAll(body, pingurl.Reason, strings.ToValidUTF8(reason, "\uFFFD"))
 	}
-	// The method is valid, so there is no error. net/http makes the body one that can be sent
-	// again to where a 307 leads. The URL is set afterwards: to parse its text once more was
-	// rejected, since it is to go out as it was written.
+	// The method is valid, so there is no error. net/http sets GetBody, so that the body can
+	// be sent again after a 307. The URL is set after the request is made: to have net/http
+	// parse the URL's text again was rejected, since the URL must be sent as it was written.
 	var content io.Reader
 	if e.Body != "" {
 		content = strings.NewReader(body)
 	}
 	req, _ := http.NewRequestWithContext(ctx, e.Method, "", content)
-	req.URL, req.Header = &u, e.Header.Clone()        // a caller's client adds cookies to it
-	req.Host = cmp.Or(req.Header.Get("Host"), u.Host) // net/http takes it from here, not from the header
+	req.URL, req.Header = &u, e.Header.Clone()        // a clone, because a caller's client adds cookies to it
+	req.Host = cmp.Or(req.Header.Get("Host"), u.Host) // net/http takes the host from here, not from the header
 	return req
 }
 
-// readAnswer says what an answer means. With the pinger's own client it waits for no more
-// bytes than it needs for that, because a server may hold the connection open behind them.
+// readAnswer says what an answer means. With the pinger's own client, it stops reading as soon
+// as it knows what the answer means, because a server may keep the connection open without
+// sending more.
 func (e *endpoint) readAnswer(resp *http.Response) error {
 	limited := &io.LimitedReader{R: resp.Body, N: maxBody}
-	// A body that is read to its end leaves a caller's connection reusable. That of
-	// a 101 is the connection, with no deadline.
+	// A body that is read to its end leaves a caller's connection reusable. The body of a
+	// 101 is not read: it is the connection itself, and has no deadline.
 	if e.Client != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 		defer func() { _, _ = io.Copy(io.Discard, limited) }()
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		longest := time.Hour // as far as a server may push back the next attempt
+		longest := time.Hour // as far as a server may put off the next attempt
 		if oneshot.Authority(resp.Request.URL) != oneshot.Authority(e.url) {
-			longest = time.Minute // the wish of a host that the target has redirected to is not the target's
+			longest = time.Minute // another host, to which the target has redirected, may put it off by less
 		}
 		return &StatusError{Code: resp.StatusCode, RetryAfter: min(max(0, retryAfter(resp)), longest)}
 	}
-	// The status line proves that the ping has arrived. Only words of the body can deny
-	// that. A body that breaks off does not deny it.
+	// The status line proves that the ping has arrived. Only words of the body can say that
+	// the ping did not count. A body that breaks off does not say so.
 	body := bufio.NewReaderSize(limited, maxWords)
-	// A server may pack an answer though nobody asked for that, and may also say so of a plain
-	// body. What is packed is bounded too, so no answer unpacks for long.
+	// A server may compress an answer although the request did not ask for it. It may also
+	// name gzip for a body that is not compressed. The compressed bytes that are read are
+	// bounded too, so no answer unpacks for long.
 	if strings.HasSuffix(strings.ToLower(resp.Header.Get("Content-Encoding")), "gzip") {
 		if magic, _ := body.Peek(2); string(magic) == "\x1f\x8b" {
 			unpacked, err := gzip.NewReader(body)
@@ -434,13 +441,14 @@ func (e *endpoint) readAnswer(resp *http.Response) error {
 			return nil
 		}
 	}
-	words, _ := bufio.NewReader(io.LimitReader(body, maxWords)).ReadString(')') // as far as they came
+	words, _ := bufio.NewReader(io.LimitReader(body, maxWords)).ReadString(')') // those that came, if the body breaks off
 	return &pingError{error: fmt.Errorf("%w: server answered %q", ErrNotAccepted, "OK ("+knownWords(words)+")")}
 }
 
-// knownWords returns what may be shown of the words of a denial, which end with a bracket:
-// those that Healthchecks.io has, also where more stands around them. To strike the URL out
-// of the rest was rejected: a server may repeat it shortened or in another encoding.
+// knownWords returns what may be shown of said, which is the part of a body after "OK (", with
+// the closing bracket. Only words with which Healthchecks.io is known to answer are shown, and
+// an ellipsis for other words around them. To strike the URL out of the other words was
+// rejected: a server may repeat the URL shortened or in another encoding.
 func knownWords(said string) string {
 	for _, known := range []string{"not found", "rate-limited"} {
 		switch {
@@ -453,17 +461,18 @@ func knownWords(said string) string {
 	return "…"
 }
 
-// retryAfter reads the header of a 429 or 503: seconds, or a date, which is taken against
-// the server's own clock where it tells it. Its caller sets the bounds.
+// retryAfter reads the Retry-After of a 429 or 503, which is a number of seconds or a date. The
+// wait until a date is measured from the answer's Date field if there is one, and otherwise
+// from the local time. The caller sets the bounds.
 func retryAfter(resp *http.Response) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
 	}
 	value := strings.TrimSpace(resp.Header.Get("Retry-After"))
 	if strings.Trim(value, "0123456789") == "" {
-		// If the number is too large, ParseUint returns the largest, which is 136 years here.
-		// strconv.ErrRange was rejected as the sign: ParseUint also returns it if there is a
-		// letter behind the digits.
+		// If the number is too large, ParseUint returns the largest number, which is 136 years
+		// here. strconv.ErrRange was rejected as the test for digits only: ParseUint also
+		// returns it if a letter follows digits that are already too large.
 		seconds, _ := strconv.ParseUint(value, 10, 32)
 		return time.Duration(seconds) * time.Second
 	}
@@ -489,11 +498,11 @@ var (
 	// ErrNotSent is the error of a ping of which no byte has left: the host was not
 	// found or refused the connection, the TLS handshake failed, or a proxy refused to
 	// connect. Such an attempt costs the service nothing, so a [Monitor] makes the
-	// next one soon. Any Pinger may return ErrNotSent, or an error that wraps it.
+	// next attempt soon. Any Pinger may return ErrNotSent, or an error that wraps it.
 	ErrNotSent = errors.New("heartbeat: not sent")
 )
 
-// A pingError is what an HTTPPinger returns, if not a StatusError. Strangers may see all of
+// A pingError is an error of an HTTPPinger that is not a StatusError. Strangers may see all of
 // it, and all that it wraps. ErrNotSent is no part of its text, because the cause says more.
 type pingError struct {
 	error
@@ -510,14 +519,14 @@ type StatusError struct {
 	Code int // the HTTP status, such as 404
 
 	// RetryAfter is how long a 429 or 503 asked to wait. It is an hour at most, and a
-	// minute at most after a redirect to another host. If zero, nothing was asked.
+	// minute at most after a redirect to another host. If zero, the server did not ask.
 	RetryAfter time.Duration
 }
 
 // Error returns a text that has no part of the ping URL. If e is nil, it returns "<nil>".
 func (e *StatusError) Error() string {
 	if e == nil {
-		return "<nil>" // a pinger that returns one has made a mistake, but has not succeeded
+		return "<nil>" // a Pinger that returns a nil *StatusError is wrong, and its ping has failed
 	}
 	text := strings.TrimRight(fmt.Sprintf("heartbeat: server answered %d %s", e.Code, http.StatusText(e.Code)), " ")
 	if e.RetryAfter > 0 {
@@ -526,16 +535,16 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// lasting are the statuses that the next try will hardly change: the check is gone, the
+// lasting are the statuses that the next try will probably get too: the check is gone, the
 // credential is wrong, or the service wants another method.
 var lasting = []int{
 	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 	http.StatusMethodNotAllowed, http.StatusConflict, http.StatusGone,
 }
 
-// classify says what err, which may be nil, means to the schedule, with a hint for
-// the operator if there is one. An error is a pinger's code: it may panic, wrap
-// itself, or call back. So errors.Is and errors.As, which bound nothing, were rejected.
+// classify says what err, which may be nil, means to the schedule, with a hint for the operator
+// if there is one. An error is a pinger's code: it may panic, wrap itself, or call back. So
+// errors.Is and errors.As were rejected: they have no bound and recover no panic.
 func classify(err error) (outcome schedule.Outcome, hint string) {
 	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded)}
 	hopeless := redact.Is(err, ErrNotAccepted) && strings.Contains(fmt.Sprint(err), "not found")

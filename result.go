@@ -22,8 +22,8 @@ type Outcome int
 // The outcomes of a check.
 const (
 	Sent    Outcome = iota + 1 // each target that was due has taken the ping
-	Skipped                    // nothing was pinged; Result.Reason says why
-	Failed                     // at least one ping failed; Result.Err says why
+	Skipped                    // no heartbeat was tried; Result.Reason says why
+	Failed                     // at least one ping failed, or ctx was done before any; Result.Err says why
 )
 
 // outcomes are the texts. The zero Outcome has one too, so that a zero Result can be read
@@ -61,24 +61,25 @@ type Result struct {
 	Databases int              `json:"databases"`           // how many were checked
 	Unhealthy []DatabaseStatus `json:"unhealthy,omitempty"` // nil when all are healthy
 	Err       error            `json:"-"`                   // why it failed, the errors of several targets joined; nil otherwise
-	Targets   []TargetResult   `json:"-"`                   // one for each target that was pinged; nil when none was
+	Targets   []TargetResult   `json:"-"`                   // one for each target that was pinged; nil when no target was
 }
 
 // A TargetResult describes one ping of one target.
 type TargetResult struct {
-	// Name is HTTPOptions.Name. If that is empty, Name is the scheme and host of the URL.
-	// For a Pinger that is no HTTPPinger, Name is what its String method returns, and of an
-	// http or https URL only the scheme and host. If that is empty or could be another URL,
-	// Name is "target" and the position of the Pinger.
+	// Name is HTTPOptions.Name. If HTTPOptions.Name is empty, Name is the scheme and host of
+	// the URL. For a Pinger that is no HTTPPinger, Name is what its String method returns.
+	// If that text is an http or https URL, Name is only the URL's scheme and host. If the
+	// text is empty or could be a URL of another form, Name is "target" and the number of
+	// the Pinger, counted from 1.
 	Name string
-	Err  error // nil: it has arrived
+	Err  error // nil: the ping has arrived
 }
 
 type resultKey struct{}
 
-// ResultFromContext returns the [Result] that a ping is about, and whether there is
-// one. ctx is the one that a [Monitor] gives to Ping. The Result of a failure signal
-// has the unhealthy databases. The Result of a heartbeat has no Outcome yet.
+// ResultFromContext returns the [Result] that a ping is about, and whether ctx has a
+// Result. A [Monitor] gives such a ctx to Ping. The Result of a failure signal has the
+// unhealthy databases. The Result of a heartbeat has no Outcome yet.
 func ResultFromContext(ctx context.Context) (Result, bool) {
 	r, ok := ctx.Value(resultKey{}).(Result)
 	return r.clone(), ok
@@ -107,8 +108,8 @@ func (r Result) String() string {
 	case r.Err != nil:
 		text = fmt.Sprintf("heartbeat failed: %v", r.Err)
 	}
-	// The text goes into forms of others, such as the body of a ping or the status of a
-	// systemd unit. A line end in a path would begin a field there.
+	// The text becomes a part of other formats, such as the body of a ping or the status of
+	// a systemd unit. A line end in a path would begin a new field there.
 	return strings.Map(func(c rune) rune {
 		if unicode.IsControl(c) {
 			return ' '
@@ -117,8 +118,8 @@ func (r Result) String() string {
 	}, text)
 }
 
-// clone returns r with slices of its own: a caller may change those of its Result. The same
-// Result goes to the pinger of a signal, to OnResult and into Status.
+// clone returns r with slices of its own, because a caller may change the slices of its
+// Result. The same Result goes to pingers, to OnResult and into Status.
 func (r Result) clone() Result {
 	r.Unhealthy, r.Targets = slices.Clone(r.Unhealthy), slices.Clone(r.Targets)
 	return r
@@ -133,9 +134,10 @@ func (r *Result) skipFor(unhealthy []DatabaseStatus) {
 	}
 }
 
-// sum makes r the Result of a check that pinged some of so many targets, or none. Names are needed
-// only to tell several targets apart. The error of the only one is returned as it is: so a
-// caller may compare it, and a foreign one is not asked for its text here.
+// sum makes r the Result of a check that found all databases healthy. deliveries are its
+// pings, perhaps none, and targets is the number of all targets. If there is only one target,
+// its error needs no name, and is kept as it is. So a caller may compare it, and the Error
+// method of a foreign error is not called here.
 func (r *Result) sum(deliveries []delivery, targets int) {
 	r.Outcome = Sent
 	if len(deliveries) == 0 {
@@ -158,9 +160,9 @@ func (r *Result) sum(deliveries []delivery, targets int) {
 }
 
 // forStrangers returns r with errors that may be shown to strangers. r must be a clone,
-// because those of its targets are replaced. They are joined anew: in an error that is
-// joined already, the name of a target is a text like any other, which package redact
-// would leave out.
+// because the errors of its targets are replaced. These errors are joined anew. If r.Err, which
+// is joined already, were passed to package redact, the names of the targets would be left out,
+// because they are text like any other.
 func (r Result) forStrangers() Result {
 	var errs []error
 	for i := range r.Targets {
@@ -169,19 +171,21 @@ func (r Result) forStrangers() Result {
 			errs = append(errs, fmt.Errorf("%s: %w", t.Name, t.Err))
 		}
 	}
-	if errs == nil && r.Err != nil { // that of a ctx, which is foreign too: it ended before any ping
+	if errs == nil && r.Err != nil { // the error of a ctx that ended before any ping; it is foreign too
 		errs = []error{forStrangers(r.Err)}
 	}
 	r.Err = errors.Join(errs...)
 	return r
 }
 
-// forStrangers returns a pinger's error as strangers may see it: the text of an
-// HTTPPinger's as it is, and of any other what package redact leaves of it. An error is
-// foreign code. Package redact bounds it and survives its panic. If it ends the goroutine
-// that asks it, its text is withheld. To show no text of a foreign error at all was
-// rejected: "connection refused" is what an operator looks for. To show all of an error that
-// wraps an HTTPPinger's was rejected too: the words around that may hold anything.
+// forStrangers returns an error that strangers may see in place of err. If err is from an
+// HTTPPinger, its text is kept. Otherwise only what package redact leaves of the text is kept.
+//
+// An error is foreign code. Package redact bounds how much of the error it looks at, and
+// recovers a panic. If a method of the error ends its goroutine, the text is withheld. To show
+// no text of a foreign error at all was rejected: "connection refused" is what an operator
+// looks for. To show all of an error that wraps an HTTPPinger's error was rejected too: the
+// words around the wrapped error may hold anything.
 func forStrangers(err error) error {
 	text := redact.Withheld
 	apart(func() {
@@ -194,9 +198,9 @@ func forStrangers(err error) error {
 	return errors.New(text)
 }
 
-// The JSON forms of Result and TargetResult. An error is a text there, and a text is all
-// that can be read back: encoding/json makes no value for an interface. The fields that
-// differ stand beside the others, and hide them.
+// The JSON forms of Result and TargetResult. An error is a text in JSON, and only a text can be
+// read back, because encoding/json makes no value for an interface. The fields Err and Targets
+// of resultJSON hide the fields of the same names in resultFields.
 type (
 	resultFields Result // without its methods, or MarshalJSON would call itself
 	resultJSON   struct {
@@ -211,8 +215,8 @@ type (
 	errorJSON struct{ error }
 )
 
-// MarshalText returns the error's text. Package fmt survives a method that panics, such
-// as that of a nil pointer.
+// MarshalText returns the error's text. Package fmt recovers a panic of the error's method,
+// such as a panic because of a nil pointer.
 func (e errorJSON) MarshalText() ([]byte, error) { return fmt.Append(nil, e.error), nil }
 
 // UnmarshalText makes an error with the text.
@@ -233,7 +237,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 	return json.Marshal(form)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. Of an error, only the text comes back.
+// UnmarshalJSON reads what MarshalJSON wrote. Only the text of an error comes back.
 func (r *Result) UnmarshalJSON(data []byte) error {
 	var form resultJSON
 	if err := json.Unmarshal(data, &form); err != nil {
@@ -263,15 +267,15 @@ func (r Result) LogValue() slog.Value {
 type Status struct {
 	Healthy    bool             `json:"healthy"`               // whether there are databases and all are healthy
 	Interval   time.Duration    `json:"interval"`              // between two heartbeats, MinInterval or more; in JSON in nanoseconds
-	LastResult Result           `json:"last_result,omitzero"`  // of the newest check that has ended; zero: none has
-	LastSentAt time.Time        `json:"last_sent_at,omitzero"` // when the latest heartbeat that was sent began; zero: none was
-	Databases  []DatabaseStatus `json:"databases"`             // all of them: those that were added, in that order, then those of Source
+	LastResult Result           `json:"last_result,omitzero"`  // of the newest check that has ended; zero: no check has ended
+	LastSentAt time.Time        `json:"last_sent_at,omitzero"` // when the latest heartbeat that was sent began; zero: no heartbeat was sent
+	Databases  []DatabaseStatus `json:"databases"`             // all databases: first those that were added, in that order, then those of Source
 }
 
 // ServeHTTP answers a GET or HEAD with Status as JSON: 200 when the databases are
-// healthy, and 503 when they are not. Strangers may see the answer. It holds no ping
-// URL. Of an error that is not from an [HTTPPinger], it holds only what is known to be
-// harmless. It holds the paths of the databases.
+// healthy, and 503 when they are not. Strangers may see the answer. It holds the paths
+// of the databases, and no ping URL. If an error is not from an [HTTPPinger], the answer
+// holds only the part of its text that is known to be harmless.
 func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
