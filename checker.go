@@ -367,7 +367,11 @@ func (m *Monitor) lost(c *check) bool {
 			}
 		}
 	}
-	lost := c.judgeLoss(m.asked.dbs, m.before, this, m.schedule)
+	before := m.before
+	if before != nil && before.number <= m.started {
+		before = nil // it is of another Run, or began before this one
+	}
+	lost := c.judgeLoss(m.asked.dbs, before, this, m.schedule)
 	if c.panics == nil {
 		m.before = this
 	}

@@ -199,7 +199,8 @@ type Monitor struct {
 	added      map[string]uint64 // the numbers of the databases that were added, by path
 	list       []database        // see databases
 	count      uint64            // of additions and looks, which are numbered in one order
-	before     *look             // the previous look since a Run last began or ended; nil: there was none
+	before     *look             // the latest look that the next one may be compared with; nil: there was none
+	started    uint64            // count when a Run last began or ended: looks of before are not compared with
 	flights    []*flight
 	reports    int    // calls of onResult under way
 	reported   int    // calls of onResult since no call was under way
@@ -374,7 +375,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 	start := m.clock.Now()
 	m.mu.Lock()
 	m.schedule.Start(start)
-	m.before = nil
+	m.started = m.count
 	m.mu.Unlock()
 	r := &runner{Monitor: m, unfinished: make(chan struct{}, maxUnfinished)}
 	defer r.checks.Wait()
@@ -383,7 +384,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		// that wait for a late wake-up.
 		m.mu.Lock()
 		m.schedule.Stop()
-		m.before = nil
+		m.started = m.count
 		m.mu.Unlock()
 	}()
 	for ctx.Err() == nil {
@@ -515,7 +516,7 @@ type check struct {
 func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 	select {
 	case m.looking <- struct{}{}:
-		defer m.endLook()
+		defer m.endLook(c)
 	case <-ctx.Done():
 	}
 	c.result.Time = m.clock.Now()
@@ -539,8 +540,16 @@ func (m *Monitor) look(ctx context.Context, c *check, lines *runLines) {
 func (c *check) forgotten() bool { return c.action == schedule.Peek && c.result.Outcome != Skipped }
 
 // endLook lets the next look begin. It drops the references to the databases, so that
-// a database that was removed can be garbage-collected.
-func (m *Monitor) endLook() {
+// a database that was removed can be garbage-collected. It settles attempts that will not
+// be made, because their targets would never be pinged again.
+func (m *Monitor) endLook(c *check) {
+	if c.flight == nil && len(c.plan.Attempts) > 0 { // a method of ctx has panicked
+		m.mu.Lock()
+		for _, a := range c.plan.Attempts {
+			m.schedule.Settle(c.now, a, schedule.Outcome{NotSent: true})
+		}
+		m.mu.Unlock()
+	}
 	clear(m.sourced)
 	m.asked.dbs = nil
 	<-m.looking

@@ -482,6 +482,25 @@ func TestFault_ContextCallsBack(t *testing.T) {
 	require.Positive(t, asked)
 }
 
+// A ctx that panics or ends its goroutine ends its own Beat, and no later one.
+func TestFault_ContextPanics(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("ctx") }, "Goexit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, heartbeat.Options{})
+			ended := make(chan bool)
+			go func() {
+				defer close(ended)
+				defer func() { _ = recover() }() // as net/http does
+				f.Beat(curiousContext{t.Context(), end})
+			}()
+			<-ended
+			require.Empty(t, f.pinger.Times())
+			f.clock.Advance(10 * time.Second)
+			require.Equal(t, heartbeat.Sent, f.Beat(t.Context()).Outcome)
+		})
+	}
+}
+
 type endingError struct{}
 
 func (endingError) Error() string { return "ends its goroutine" }

@@ -87,12 +87,13 @@ func (m multiPinger) Ping(ctx context.Context) error {
 
 // pingAll calls ping with 0 to n-1 at once and waits for all calls. A slow or failing target
 // must not affect the other targets. So the group's shared context and first error are not
-// used.
+// used. The calls are kept apart, because code that a user wrote, such as a log handler, may
+// end its goroutine there.
 func pingAll(n int, ping func(i int)) {
 	var group errgroup.Group
 	for i := range n {
 		group.Go(func() error {
-			ping(i)
+			apart(func() { ping(i) })
 			return nil
 		})
 	}
@@ -113,8 +114,8 @@ func callPinger(ctx context.Context, p Pinger) error {
 
 // apart calls f in a goroutine of its own and waits for it. So if f ends its goroutine, as
 // runtime.Goexit and a test's FailNow do, the caller's goroutine goes on: recover does not
-// stop a Goexit. An errgroup was rejected here, because x/sync v0.14 and v0.15 pass a Goexit
-// on to the goroutine that waits.
+// stop a Goexit. An errgroup alone was rejected, because that of x/sync v0.14 and v0.15
+// passes a Goexit on to the goroutine that waits.
 func apart(f func()) {
 	var group sync.WaitGroup
 	group.Go(f)

@@ -608,6 +608,22 @@ func TestF4_SlowFirstLook(t *testing.T) {
 	require.Empty(t, r.pings)
 }
 
+// F4: the look of a Beat that began before Run is no look of that Run, though it ends
+// after the start.
+func TestF4_BeatBesideTheStart(t *testing.T) {
+	r := runInBubble(t, 20*time.Second, heartbeat.Options{}, func(r *bubbleRun) {
+		r.syncs(t, "/data/app.db").Record(time.Now().Add(-heartbeat.DefaultInterval + 8500*time.Millisecond))
+		require.NoError(t, r.Add(reporterFunc{"/data/slow.db", func() time.Time {
+			time.Sleep(8 * time.Second)
+			return time.Now()
+		}}))
+		go r.Beat(context.Background())
+		time.Sleep(time.Second)
+	})
+	require.Empty(t, r.signals)
+	require.Len(t, r.pings, 1, "the Beat's")
+}
+
 // F4, H4: a Source that panics is a database that does. One that never synced is not
 // lost by that.
 func TestF4_SourcePanicsBetween(t *testing.T) {
