@@ -547,7 +547,7 @@ var lasting = []int{
 // if there is one. An error is a pinger's code: it may panic, wrap itself, or call back. So
 // errors.Is and errors.As were rejected: they have no bound and recover no panic.
 func classify(err error) (outcome schedule.Outcome, hint string) {
-	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.Is(err, context.DeadlineExceeded)}
+	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.TimedOut(err)}
 	hopeless := redact.Is(err, ErrNotAccepted) && strings.Contains(fmt.Sprint(err), "not found")
 	if status, ok := redact.As[*StatusError](err); ok && status != nil {
 		if status.Code == http.StatusTooManyRequests || status.Code == http.StatusServiceUnavailable {

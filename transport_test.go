@@ -479,6 +479,49 @@ func TestP7_RefusedByHTTP2(t *testing.T) {
 	}
 }
 
+// A transport or a dialer of the caller's may make a request of its own with the ping's ctx. That
+// is no first try of the ping.
+func TestP2_RequestsOfTheClient(t *testing.T) {
+	t.Parallel()
+	pings := make(chan string, 100)
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { pings <- "ping" }))
+	defer service.Close()
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer other.Close()
+	ask := func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, other.URL, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	for name, transport := range map[string]http.RoundTripper{
+		"for a token": roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			if err := ask(req.Context()); err != nil {
+				return nil, err
+			}
+			return http.DefaultTransport.RoundTrip(req)
+		}),
+		"for an address": &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if err := ask(ctx); err != nil {
+				return nil, err
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}},
+	} {
+		p := newPinger(t, service.URL, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}})
+		for range 2 {
+			require.NoError(t, p.Ping(t.Context()), name)
+			require.Len(t, pings, 1)
+			<-pings
+		}
+	}
+}
+
 // P2: where a ping's stream is refused, a caller's HTTP/2 connection stays open for
 // the requests of others on it, also without TLS, and with TLS that has agreed on no
 // protocol.

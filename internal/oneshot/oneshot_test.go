@@ -313,6 +313,25 @@ func TestProxyErrors(t *testing.T) {
 	}
 }
 
+// Of an answer to CONNECT without an end, no more than a bound is read.
+func TestEndlessProxy(t *testing.T) {
+	t.Parallel()
+	taken := make(chan int64, 1)
+	endless := serve(t, func(conn net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(conn))
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		line := strings.NewReader(strings.Repeat("X-Filler: "+strings.Repeat("y", 1000)+"\r\n", 64<<10)) // 64 MiB
+		n, _ := io.Copy(conn, line)
+		taken <- n
+	})
+	c, transport := newTestClient(t, "https://server.example/")
+	transport.Proxy = http.ProxyURL(parse(t, "http://"+endless))
+	_, notSent, err := do(t, c, "https://server.example/", time.Minute)
+	require.Error(t, err)
+	require.True(t, notSent)
+	require.Less(t, <-taken, int64(32<<20), "with what the system buffers")
+}
+
 // The answer's Request is the one that was answered, and says where.
 func TestAnswerNamesItsRequest(t *testing.T) {
 	t.Parallel()

@@ -11,12 +11,20 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"github.com/go-heartbeat/heartbeat/internal/redact"
 )
 
-const readBuffer = 4 << 10 // an answer is read in pieces of this size
+const (
+	readBuffer = 4 << 10 // an answer is read in pieces of this size
+
+	// maxRead is how many bytes are read from a connection, with all handshakes and answers. A
+	// certificate chain may have a quarter of that in net/http. Go 1.25 sets no bound to a proxy's
+	// answer to CONNECT.
+	maxRead = 1 << 20
+)
 
 // newTransport returns a transport that makes a connection for each request and closes it after
 // the request. Kept connections were rejected: pings are a minute apart, and servers close idle
@@ -86,7 +94,8 @@ type conn struct {
 }
 
 func newConn(ctx context.Context, dialled net.Conn) *conn {
-	return &conn{Conn: dialled, ctx: ctx, in: bufio.NewReader(dialled), written: make(chan struct{}, 1)}
+	in := bufio.NewReader(io.LimitReader(dialled, maxRead))
+	return &conn{Conn: dialled, ctx: ctx, in: in, written: make(chan struct{}, 1)}
 }
 
 // setShaking says that a handshake begins or has ended. A write before that lets no read after it
@@ -156,11 +165,18 @@ var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnex
 // writes. The connection stays open, because other requests share it. An HTTP/1 connection does
 // not check the ctx, and only this request uses it. So it is closed.
 func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
+	host := Authority(&url.URL{Host: cmp.Or(req.Host, req.URL.Host)})
 	var first atomic.Pointer[string] // the name of the field that was written first; nil: nothing was written
 	ctx, stop := context.WithCancelCause(req.Context())
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// WroteHeaders would come too late: an HTTP/2 server may have refused the request before that.
-		WroteHeaderField: func(name string, _ []string) { first.CompareAndSwap(nil, &name) },
+		// A caller's transport or dialer may make requests of its own with the ctx, for a token or an
+		// address. They go to other hosts, and are not this request.
+		WroteHeaderField: func(name string, values []string) {
+			if (name == "Host" || name == ":authority") && Authority(&url.URL{Host: strings.Join(values, "")}) == host {
+				first.CompareAndSwap(nil, &name)
+			}
+		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			if first.Load() == nil {
 				return

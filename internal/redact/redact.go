@@ -38,7 +38,7 @@ func Error(err error, host, address string) error {
 		return nil
 	}
 	r := rebuilder{host: host, address: address}
-	return &redacted{r.rebuild(err, 0), func(target error) bool { return Is(err, target) }}
+	return &redacted{r.rebuild(err, 0), func(target error) bool { return Is(err, target) }, TimedOut(err)}
 }
 
 // Text returns the text that Error would show for err without a host. One thing differs: errors
@@ -69,20 +69,18 @@ func (p ProxyStatus) Error() string {
 // rejected: a caller may look for errors of its own transport with errors.Is. An As over the
 // original was rejected, since it would hand the original out.
 type redacted struct {
-	safe error
-	is   func(target error) bool
+	safe    error
+	is      func(target error) bool
+	timeout bool
 }
 
 func (r *redacted) Error() string        { return r.safe.Error() }
 func (r *redacted) Unwrap() error        { return r.safe }
 func (r *redacted) Is(target error) bool { return r.is(target) }
 
-// Timeout reports whether the error is a timeout. A *url.Error that wraps it calls this method,
-// and so does code that has a [net.Error].
-func (r *redacted) Timeout() bool {
-	var t interface{ Timeout() bool }
-	return errors.As(r.safe, &t) && t.Timeout() || r.is(context.DeadlineExceeded) || r.is(os.ErrDeadlineExceeded)
-}
+// Timeout reports whether the original timed out. A *url.Error that wraps the error calls this
+// method, and so does a caller that has found a [net.Error].
+func (r *redacted) Timeout() bool { return r.timeout }
 
 // A rebuilder makes a new error from what may be shown of an error.
 type rebuilder struct {

@@ -1,6 +1,10 @@
 package redact
 
-import "slices"
+import (
+	"context"
+	"os"
+	"slices"
+)
 
 // maxErrors limits a walk over the errors that an error wraps. An error may wrap itself, or itself
 // twice, and errors.Is would then go on for ever.
@@ -28,6 +32,14 @@ func As[E error](err error) (found E, ok bool) {
 		return ok && as.As(&found)
 	})
 	return found, ok
+}
+
+// TimedOut reports whether err, or an error that it wraps, says that it is a timeout.
+func TimedOut(err error) bool {
+	return Is(err, context.DeadlineExceeded) || Is(err, os.ErrDeadlineExceeded) || find(err, func(err error) bool {
+		t, ok := err.(interface{ Timeout() bool })
+		return ok && t.Timeout()
+	})
 }
 
 // find reports whether err matches, or an error that it wraps, in the order of [errors.Is]. Each
