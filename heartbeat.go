@@ -459,7 +459,7 @@ func (r *runner) wait(ctx context.Context, now, wake time.Time) {
 		r.timer = nil
 		if r.timerAt.Sub(r.clock.Now()) >= schedule.RetryPause {
 			r.mu.Lock()
-			r.schedule.OweNow()
+			r.schedule.Owe()
 			r.mu.Unlock()
 		}
 	case <-r.woken:

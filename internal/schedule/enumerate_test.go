@@ -28,6 +28,7 @@ type flight struct {
 	at      time.Duration
 	last    bool // none of the other kind could still arrive when it was reserved, and none has ended since
 	outages int  // how many had begun
+	number  int  // in the order of reservations
 }
 
 // A world lives through a history, and remembers what the rules are about. Its
@@ -50,6 +51,7 @@ type world struct {
 	told     bool             // somebody has been told since all were healthy
 	outageAt time.Duration    // when an outage began last; -1: never
 	outages  int              // how many have begun
+	number   int              // of attempts
 	since    time.Duration    // since when all has been healthy, and Run on time
 	jumped   bool             // a jump was seen, and no look since
 	steps    []string
@@ -153,7 +155,8 @@ func (w *world) reserved(a Attempt, action Action) {
 		}
 		w.attempts[a.Target], w.free[a.Target] = w.now, w.now+spacing
 	}
-	w.flights = append(w.flights, flight{a, w.now, alone, w.outages})
+	w.number++
+	w.flights = append(w.flights, flight{a, w.now, alone, w.outages, w.number})
 }
 
 // land tells what became of an attempt.
@@ -178,7 +181,7 @@ func (w *world) land(f flight, o Outcome) {
 			}
 		}
 		for i, g := range w.flights {
-			if g.attempt.Signal != a.Signal && g.attempt.number > a.number {
+			if g.attempt.Signal != a.Signal && g.number > f.number {
 				w.flights[i].last = false
 			}
 		}

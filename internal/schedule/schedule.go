@@ -91,11 +91,10 @@ type Attempt struct {
 	Target int       // index of the target among those of its kind
 	Began  time.Time // when it was reserved
 
-	number uint64 // of the reservation: a larger number is a later reservation, even if the clock was set back
-	beat   uint64 // the number of the current beat when it was reserved
-	debt   uint64 // the number of the debt that it may pay
-	owed   bool   // whether the target was owed this ping, in a Run
-	last   bool   // whether no older attempt of the other kind can arrive after it
+	beat uint64 // the number of the current beat when it was reserved
+	debt uint64 // the number of the debt that it may pay
+	owed bool   // whether the target was owed this ping, in a Run
+	last bool   // whether no older attempt of the other kind can arrive after it
 }
 
 // An Outcome is what became of an attempt.
@@ -110,7 +109,7 @@ type Outcome struct {
 // A Settlement is what follows from an outcome.
 type Settlement struct {
 	FirstFailure bool          // no earlier attempt of the same beat on this target has failed
-	Retry        time.Duration // until the next try; zero: none is planned
+	Retry        time.Duration // until the next try; zero: none is planned; negative: it is overdue
 }
 
 // A target is one place that is pinged.
@@ -143,16 +142,12 @@ type kind struct {
 	// under, and pays only if that number is still the current one. To compare times was rejected: an
 	// outage and an attempt can begin at the same time.
 	debt uint64
-
-	latest  uint64    // the number of the latest reservation
-	certain time.Time // an attempt that begins from then on arrives after every older attempt of the other kind
 }
 
 // A Schedule holds what is owed to each target, and when. Create one with [New].
 type Schedule struct {
 	Settings
 	beats, signals kind
-	reservations   uint64 // how many reservations there were
 
 	now       time.Time // the latest time that the Schedule was told
 	running   bool      // between Start and Stop; an attempt without a Run belongs to no beat and plans no retry
@@ -197,7 +192,6 @@ func New(settings Settings) *Schedule {
 func (s *Schedule) Start(now time.Time) {
 	s.tick(now)
 	s.running, s.newGrid = true, true
-	s.staleAt = time.Time{}
 	for i := range s.signals.targets {
 		s.signals.targets[i].owed, s.signals.targets[i].signalled = false, false
 	}
@@ -309,20 +303,17 @@ func (s *Schedule) observe(v Verdict) {
 	if v.Healthy {
 		s.signals.debt++ // a signal in flight is about an outage that is over
 	}
-	began, watching := false, false
+	watching := false
 	for i := range s.signals.targets {
 		t := &s.signals.targets[i]
 		t.signalled = t.signalled && !v.Healthy
-		lost := v.Lost && !t.signalled && !t.owed
-		began = began || lost
-		t.owed = (t.owed || lost) && !v.Healthy && !v.None // without databases there is no outage to tell
+		t.owed = (t.owed || v.Lost && !t.signalled) && !v.Healthy && !v.None // without databases there is no outage to tell
 		watching = watching || !t.signalled
 	}
-	if began {
+	if v.Lost && watching {
 		// After the signal, the service shows the check as down until a beat arrives. So a beat is owed as
 		// soon as the databases are healthy again, and not only at the next grid point.
-		s.owe()
-		s.nextLook = s.now.Add(RetryPause)
+		s.Owe()
 	}
 	s.staleAt = time.Time{}
 	if watching {
@@ -343,29 +334,23 @@ func (s *Schedule) may(t *target, plan *Plan) bool {
 // For a Beat's heartbeat, the target need not be owed a ping.
 func (s *Schedule) Reserve(now time.Time, plan *Plan) {
 	s.tick(now)
-	s.reservations++
 	mine, other := s.kinds(plan.Signal)
 	// An attempt that has been in flight for two Spacings hangs, because its ctx ended after one. From
 	// then on it raises no doubt: otherwise pings of the other kind would be repeated for as long as
 	// it hangs. When it ends, Settle lets the other kind be repeated once.
-	doubtful := func(t target) bool {
+	doubtful := slices.ContainsFunc(other.targets, func(t target) bool {
 		return t.pinging && s.now.Before(t.floor.Add(s.Spacing)) || s.now.Before(t.doubt)
-	}
-	certain := mine.certain
-	if slices.ContainsFunc(other.targets, doubtful) {
-		certain = s.now.Add(s.Spacing)
-	}
+	})
 	for i := range mine.targets {
 		t := &mine.targets[i]
 		if !s.may(t, plan) {
 			continue
 		}
 		plan.Attempts = append(plan.Attempts, Attempt{
-			Signal: plan.Signal, Target: i, Began: s.now, number: s.reservations, beat: s.beat,
-			debt: mine.debt, owed: t.owed && s.running, last: !s.now.Before(certain),
+			Signal: plan.Signal, Target: i, Began: s.now, beat: s.beat,
+			debt: mine.debt, owed: t.owed && s.running, last: !doubtful,
 		})
 		t.pinging, t.floor = true, s.now.Add(s.Spacing)
-		mine.latest, mine.certain = s.reservations, certain
 	}
 }
 
@@ -390,9 +375,10 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	mine, other := s.kinds(a.Signal)
 	t := &mine.targets[a.Target]
 	t.pinging = false
-	if !o.NotSent && a.number < other.latest {
-		// The attempt hung: an attempt of the other kind began after it. The service may have received the
-		// older one last. What is in flight now began before that, so it pays nothing.
+	if !o.NotSent {
+		// If this attempt hung, an attempt of the other kind may have begun after it and still have arrived
+		// before it. Whatever of the other kind was sent, or is in flight, is owed once more. If nothing
+		// was, this changes nothing: a signal ends no debt of beats, and a beat finds no signal sent.
 		other.debt++
 		for i := range other.targets {
 			again := &other.targets[i]
@@ -414,18 +400,16 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	t.after = s.now.Add(min(o.RetryAfter, maxRetryAfter)) // overwrites a time that has passed: the attempt began after it
 	// Without a Run there is no next try: the caller of Beat decides.
 	if s.running && t.owed {
-		is.Retry = later(t.ready(), s.now).Sub(s.now)
+		is.Retry = t.ready().Sub(s.now)
 	}
 	if o.Cut {
 		return is
 	}
 	// The first failure is found by the number of the beat. A flag that each beat clears was rejected,
-	// because a try may end after the next grid point. An attempt that was not owed, or that ends
+	// because a try may end after the next grid point. An attempt that was not owed, or that began
 	// without a Run, belongs to no beat, and each of its failures counts as a first failure.
-	is.FirstFailure = !s.running || !a.owed || a.beat > t.failed
-	if a.owed {
-		t.failed = max(t.failed, a.beat)
-	}
+	is.FirstFailure = !a.owed || a.beat != t.failed
+	t.failed = a.beat
 	return is
 }
 
@@ -443,7 +427,7 @@ func (s *Schedule) Elapsed(now, since time.Time) (elapsed, known time.Duration) 
 	elapsed, known = passed, math.MaxInt64
 	jumped := time.Duration(0) // the length of the jumps after j
 	for i, j := range slices.Backward(s.jumps) {
-		ago := max(0, Age(s.now, j.end))
+		ago := Age(s.now, j.end)
 		left := s.MaxSyncAge - (ago - jumped)
 		if left < 0 {
 			s.jumps = slices.Delete(s.jumps, 0, i+1)
@@ -497,9 +481,6 @@ func (s *Schedule) tick(now time.Time) {
 // time has none, and a fake clock could not be asked. The answer would also say nothing of a
 // process that was stopped.
 func (s *Schedule) noteJump(now time.Time) {
-	if s.now.IsZero() {
-		return
-	}
 	// Round(0) strips the monotonic reading. If there is none, both differences are equal.
 	step := now.Round(0).Sub(s.now.Round(0)) - now.Sub(s.now)
 	length := step
@@ -518,27 +499,22 @@ func (s *Schedule) noteJump(now time.Time) {
 	// There was a jump, or the wall clock was set back by RetryPause or more. After such a step back
 	// no jump is remembered, because no sync looks older.
 	s.wakeAt = time.Time{}
-	s.OweNow()
-}
-
-// OweNow makes a beat owed at once. It is exported for Run, which calls it when a timer fired ten
-// seconds or more before its time. Then a clock without monotonic readings was set back while Run
-// waited, by less than the time that Run waited. The floors stay. Otherwise, with a clock whose
-// timers fire at once, a target would be pinged without a pause.
-func (s *Schedule) OweNow() {
-	s.owe()
-	s.nextLook = time.Time{}
+	s.Owe()
 }
 
 // newBeat makes point the current grid point. Points between it and the previous one are dropped.
 func (s *Schedule) newBeat(point time.Time) {
 	s.gridPoint, s.looked = point, false
 	s.beat++
-	s.OweNow()
+	s.Owe()
 }
 
-// owe makes a beat owed to each target, even while a beat is in flight.
-func (s *Schedule) owe() {
+// Owe makes a beat owed to each target, even while a beat is in flight. It is exported for Run,
+// which calls it when a timer fired ten seconds or more before its time. Then a clock without
+// monotonic readings was set back while Run waited, by less than the time that Run waited. The
+// floors stay. Otherwise, with a clock whose timers fire at once, a target would be pinged without
+// a pause.
+func (s *Schedule) Owe() {
 	s.beats.debt++
 	for i := range s.beats.targets {
 		s.beats.targets[i].owed = true
@@ -554,7 +530,6 @@ func (s *Schedule) owe() {
 // Retry-After would be forgotten.
 func (s *Schedule) setBack(by time.Duration) {
 	for _, k := range []*kind{&s.beats, &s.signals} {
-		k.certain = k.certain.Add(-by)
 		for i := range k.targets {
 			t := &k.targets[i]
 			t.floor, t.after, t.doubt = t.floor.Add(-by), t.after.Add(-by), t.doubt.Add(-by)
@@ -563,7 +538,7 @@ func (s *Schedule) setBack(by time.Duration) {
 	for i := range s.jumps {
 		s.jumps[i].end = s.jumps[i].end.Add(-by)
 	}
-	s.staleAt, s.nextPeek, s.wakeAt = time.Time{}, time.Time{}, time.Time{}
+	s.nextPeek = time.Time{}
 	s.newBeat(s.now)
 }
 

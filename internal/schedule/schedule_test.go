@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -225,25 +226,138 @@ func requireElapsed(t *testing.T, s *Schedule, now time.Time, ago, want, wantKno
 // S7: jumps that come again and again are remembered as long as a sync may be older
 // than they are, in the time that did not jump; the oldest become one.
 func TestS7_ManyJumps(t *testing.T) {
+	for _, maxSyncAge := range []time.Duration{time.Hour, 1000 * time.Hour} {
+		s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: maxSyncAge, Beats: 1, Signals: 1, SystemClock: true})
+		s.Start(start)
+		now := start
+		sum := func() time.Duration {
+			elapsed, _ := s.Elapsed(now, start)
+			return now.Sub(start) - elapsed
+		}
+		for n := 1; n <= 10*maxJumps; n++ {
+			plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, Check)
+			for _, a := range plan.Attempts {
+				s.Settle(now, a, Outcome{Sent: true})
+			}
+			_, wake := s.Next(now)
+			now = wake.Add(20 * time.Second)
+			s.Next(now)
+			require.LessOrEqual(t, sum(), time.Duration(n)*20*time.Second)
+			require.LessOrEqual(t, len(s.jumps), maxJumps)
+		}
+		if maxSyncAge == time.Hour {
+			require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
+		} else {
+			require.Equal(t, 10*maxJumps*20*time.Second, sum(), "nothing is past")
+		}
+	}
+}
+
+// S7: a suspend is seen on the system's clock too, though no timer was late by the monotonic
+// clock, which stood still.
+func TestS7_Suspend(t *testing.T) {
+	reading := func(asleep, awake time.Duration) time.Time {
+		return withMonotonic(start.Add(asleep+awake), time.Second+awake)
+	}
+	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
+	s.Start(reading(0, 0))
+	plan := s.Decide(reading(0, 0), Verdict{Healthy: true, Fresh: time.Hour}, Check)
+	s.Settle(reading(0, 0), plan.Attempts[0], Outcome{Sent: true})
+	action, wake := s.Next(reading(0, 0))
+	require.Equal(t, Wait, action)
+	now := reading(40*time.Minute, wake.Sub(reading(0, 0)))
+	action, _ = s.Next(now)
+	require.Equal(t, Check, action)
+	requireElapsed(t, s, now, time.Hour, 20*time.Minute, time.Hour)
+}
+
+// withMonotonic returns wall with that monotonic reading. The fields are those of time.Time.
+func withMonotonic(wall time.Time, reading time.Duration) time.Time {
+	const secondsTo1885 = 59453308800 - 62135596800 // from 1970
+	bits := (*struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&wall))
+	bits.wall, bits.ext = 1<<63|uint64(wall.Unix()-secondsTo1885)<<30|uint64(wall.Nanosecond()), int64(reading)
+	return wall
+}
+
+// S7: a late wake-up that a Beat has seen already is one jump.
+func TestS7_SeenTwice(t *testing.T) {
 	s := New(Settings{Interval: time.Hour, Spacing: time.Minute, MaxSyncAge: time.Hour, Beats: 1, Signals: 1, SystemClock: true})
 	s.Start(start)
-	now := start
-	sum := func() time.Duration {
-		elapsed, _ := s.Elapsed(now, start)
-		return now.Sub(start) - elapsed
+	settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+	s.Next(start)
+	settle(s, 7*time.Minute, look(s, 7*time.Minute, true, Beat), Outcome{Sent: true})
+	next(s, 7*time.Minute)
+	requireElapsed(t, s, start.Add(7*time.Minute), 7*time.Minute, maxWait, time.Hour)
+}
+
+// F3: what the last Run has lost is no news for the next, and what it has signalled does not
+// keep the next from signalling.
+func TestF3_NextRun(t *testing.T) {
+	for _, sent := range []bool{false, true} {
+		s := newSchedule(10*time.Minute, 1, 1)
+		s.Start(start)
+		settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+		plan := look(s, time.Minute, false, Peek)
+		require.Len(t, plan.Attempts, 1)
+		settle(s, time.Minute, plan, Outcome{Sent: sent})
+		s.Stop()
+		s.Start(start.Add(5 * time.Minute))
+		plan = s.Decide(start.Add(5*time.Minute), Verdict{Fresh: time.Minute}, Check)
+		require.Empty(t, plan.Attempts)
+		require.Len(t, look(s, 6*time.Minute, false, Peek).Attempts, 1)
 	}
-	for n := 1; n <= 10*maxJumps; n++ {
-		plan := s.Decide(now, Verdict{Healthy: true, Fresh: time.Hour}, Check)
+}
+
+// F1: a peek sends no beat, though one is owed.
+func TestF1_PeekSendsNoBeat(t *testing.T) {
+	s := newSchedule(10*time.Minute, 1, 1)
+	s.Start(start)
+	s.Decide(start, Verdict{Fresh: 2 * time.Second}, Check)
+	requireWait(t, s, 0, 2*time.Second+1)
+	action, _ := next(s, 3*time.Second)
+	require.Equal(t, Peek, action)
+	require.Empty(t, look(s, 3*time.Second, true, Peek).Attempts)
+	requireWait(t, s, 3*time.Second, RetryPause)
+}
+
+// F1: databases are watched until each target has its signal.
+func TestF1_TwoSignals(t *testing.T) {
+	for failing := range 2 {
+		s := newSchedule(time.Hour, 1, 2)
+		s.Start(start)
+		settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+		plan := look(s, time.Minute, false, Peek)
+		require.Len(t, plan.Attempts, 2)
 		for _, a := range plan.Attempts {
-			s.Settle(now, a, Outcome{Sent: true})
+			s.Settle(start.Add(time.Minute), a, Outcome{Sent: a.Target != failing, RetryAfter: 40 * time.Minute})
 		}
-		_, wake := s.Next(now)
-		now = wake.Add(20 * time.Second)
-		s.Next(now)
-		require.LessOrEqual(t, sum(), time.Duration(n)*20*time.Second)
-		require.LessOrEqual(t, len(s.jumps), maxJumps)
+		s.Decide(start.Add(2*time.Minute), Verdict{Fresh: 10 * time.Minute}, Check)
+		requireWait(t, s, 2*time.Minute+RetryPause-1, 2*time.Minute+RetryPause)
+		s.Decide(start.Add(2*time.Minute+RetryPause), Verdict{Fresh: time.Second}, Check)
+		requireWait(t, s, 2*time.Minute+RetryPause, 2*time.Minute+RetryPause+time.Second+1)
 	}
-	require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
+}
+
+// S1: a Beat at a grid point does not take the place of Run's look.
+func TestS1_BeatAtAGridPoint(t *testing.T) {
+	s := newSchedule(5*time.Minute, 1, 0)
+	s.Start(start)
+	settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+	settle(s, 5*time.Minute, look(s, 5*time.Minute, true, Beat), Outcome{Sent: true})
+	requireWait(t, s, 5*time.Minute, 6*time.Minute)
+}
+
+// S2: the failure of a Beat plans no try, if no beat is owed.
+func TestS2_BeatPlansNoTry(t *testing.T) {
+	s := newSchedule(5*time.Minute, 1, 0)
+	s.Start(start)
+	require.Equal(t, Settlement{FirstFailure: true, Retry: time.Minute}, settle(s, 0, look(s, 0, true, Check), Outcome{}))
+	settle(s, time.Minute, look(s, time.Minute, true, Check), Outcome{Sent: true})
+	require.Equal(t, Settlement{FirstFailure: true}, settle(s, 2*time.Minute, look(s, 2*time.Minute, true, Beat), Outcome{}))
 }
 
 // S7: a jump counts as long as a sync from before it may be young enough, leaving
