@@ -194,14 +194,13 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 	// The zero time is never fresh, even on a clock that starts there.
 	newborn := now.Sub(time.Time{}) <= maxAge // false: a zero time is too old anyway, and IsZero need not be called
 	nowSec, nowNsec := now.Unix(), int64(now.Nanosecond())
-	// Seconds that a Duration can count. To compare seconds as integers costs a
-	// fraction of what time.Sub does, and it is done for each database.
-	const countable = uint64(math.MaxInt64 / 4 / time.Second)
 	for i := range q.syncs {
 		at := &q.syncs[i]
 		older := now.Sub(*at)
 		newer := older
-		if sec := nowSec - at.Unix(); uint64(sec)+countable <= 2*countable {
+		// To subtract seconds as integers costs a fraction of what time.Sub costs, and this is done
+		// for each database. It is exact for 68 years, whose seconds have 32 bits.
+		if sec := nowSec - at.Unix(); sec == int64(int32(sec)) {
 			wall := time.Duration(sec*int64(time.Second) + nowNsec - int64(at.Nanosecond()))
 			older, newer = max(older, wall), min(newer, wall)
 		} else {
@@ -359,7 +358,7 @@ func (m *Monitor) lost(c *check) bool {
 	if this == m.before {
 		this = &m.rooms[1]
 	}
-	*this = look{number: c.number, ended: c.now, well: c.databases > 0, sourced: this.sourced[:0]}
+	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]}
 	if m.source != nil {
 		for i := range m.asked.dbs {
 			if db := &m.asked.dbs[i]; db.since == fromSource {

@@ -86,10 +86,15 @@ func TestS7_Stepped(t *testing.T) {
 // S7, F1: a database that does not sync after a jump is signalled when it would have
 // been without the jump.
 func TestS7_LostAcrossAJump(t *testing.T) {
-	clock := &skewedClock{}
-	_, signals := jumping(t, 20*time.Minute, 5*time.Minute, heartbeat.Options{Interval: time.Minute, MaxSyncAge: 3 * time.Minute}, clock,
+	clock, looks := &skewedClock{}, 0
+	opts := heartbeat.Options{
+		Interval: time.Minute, MaxSyncAge: 3 * time.Minute,
+		Source: func() []heartbeat.SyncReporter { looks++; return nil },
+	}
+	_, signals := jumping(t, 8*time.Minute+2, 5*time.Minute, opts, clock,
 		map[time.Duration]func(*heartbeat.Monitor){6*time.Minute + 15*time.Second: stepBy(clock, 8*time.Hour)})
 	require.Equal(t, []time.Duration{8*time.Minute + 1}, signals)
+	require.Equal(t, 7+7+1, looks, "one a minute, one in ten seconds of the last minute, and one for the loss")
 }
 
 // S7, F1: a jump that is seen late counts for MaxSyncAge from then on, and Run looks when
@@ -442,6 +447,16 @@ func TestS7_SetBackInALongInterval(t *testing.T) {
 				require.LessOrEqual(t, at[i]-at[i-1], interval+time.Minute, "%v", at)
 			}
 		})
+	}
+}
+
+// S7: a timer that fires ten seconds early says that the clock was set back.
+func TestS7_EarlyTimer(t *testing.T) {
+	for back, late := range map[time.Duration]time.Duration{10 * time.Second: 0, 10*time.Second - 1: 10*time.Second - 1} {
+		clock := &skewedClock{bare: true}
+		pings, _ := jumping(t, 61*time.Minute, 61*time.Minute, heartbeat.Options{Interval: time.Hour, MaxSyncAge: 2 * time.Hour}, clock,
+			map[time.Duration]func(*heartbeat.Monitor){30 * time.Minute: stepBy(clock, -back)})
+		require.Equal(t, []time.Duration{0, time.Hour + late}, pings[:2])
 	}
 }
 

@@ -561,7 +561,7 @@ func (m *Monitor) endLook(c *check) {
 func (m *Monitor) decide(ctx context.Context, c *check) {
 	v := schedule.Verdict{Healthy: c.healthy(), None: c.databases == 0}
 	m.mu.Lock()
-	if len(m.signals) > 0 {
+	if m.signals != nil {
 		v.Lost = m.lost(c)
 		v.Fresh = c.fresh
 	}

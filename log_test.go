@@ -709,6 +709,31 @@ func TestL1_SlowLookBesideTheNext(t *testing.T) {
 	}
 }
 
+// L1: only the targets that are owed a beat and may not be pinged have a line.
+func TestL1_OneRateLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := &logBuffer{}
+		m, err := heartbeat.New(heartbeat.MultiPinger(
+			namedPing("limited", func(context.Context) error {
+				return &heartbeat.StatusError{Code: 503, RetryAfter: 10 * time.Minute}
+			}),
+			namedPing("other", func(context.Context) error { return nil }),
+		), []heartbeat.SyncReporter{alwaysFresh{}}, &heartbeat.Options{Interval: time.Minute, Logger: logs.logger(slog.LevelDebug)})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+time.Second)
+		defer cancel()
+		require.NoError(t, m.Run(ctx))
+		limited := 0
+		for _, line := range logs.lines() {
+			if strings.Contains(line, "rate limited") {
+				require.Contains(t, line, "url=limited")
+				limited++
+			}
+		}
+		require.Equal(t, 5, limited)
+	})
+}
+
 // L1: a target that is owed a beat and may not be pinged has a DEBUG line, also of Run's.
 func TestL1_RunRateLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,7 @@ var outcomes = []string{"Outcome(0)", Sent: "sent", Skipped: "skipped", Failed: 
 
 // String returns "sent", "skipped" or "failed".
 func (o Outcome) String() string {
-	if o < 0 || o > Failed {
+	if uint(o) > uint(Failed) { // also if o is negative
 		return fmt.Sprintf("Outcome(%d)", int(o))
 	}
 	return outcomes[o]

@@ -183,6 +183,8 @@ func TestResult_Targets(t *testing.T) {
 	require.NoError(t, json.Unmarshal(text, &back))
 	require.Zero(t, back)
 	require.ErrorContains(t, json.Unmarshal([]byte(`{"outcome":"lost"}`), &back), `"lost" is not an outcome; it must be sent, skipped or failed`)
+	require.NoError(t, json.Unmarshal([]byte(`{"outcome":"failed","error":""}`), &back))
+	require.NoError(t, back.Err)
 }
 
 func TestResult_String(t *testing.T) {

@@ -514,6 +514,8 @@ func TestF4_TwoLooks(t *testing.T) {
 		"a panic hides the loss, and the next look has it": {{minute, 4 * minute, nil, 0}, {2 * minute, "panic", nil, 0}, {minute, 7 * minute, nil, 1}},
 		"in the future":                                    {{minute, minute, minute, 0}, {minute, -old, minute, 0}, {minute, -old, minute, 0}},
 		"synced and went stale between two looks":          {{minute, nil, nil, 0}, {time.Hour, 6 * minute, nil, 1}},
+		"became stale just since the look":                 {{minute, nil, nil, 0}, {minute, 6 * minute, nil, 1}},
+		"became stale just before the look":                {{minute, nil, nil, 0}, {minute, 6*minute + 1, nil, 0}},
 		"a newcomer is stale":                              {{minute, minute, "absent", 0}, {minute, minute, 6 * minute, 0}, {minute, minute, 7 * minute, 0}},
 		"a newcomer goes stale":                            {{minute, minute, "absent", 0}, {minute, minute, 4*minute + 30*time.Second, 0}, {minute, minute, 5*minute + 30*time.Second, 1}},
 	} {
@@ -825,7 +827,7 @@ func TestF5_LastWordAfterATimeout(t *testing.T) {
 // F5, H1: while a look waits for signals that it has cut, a last sync may run out. No
 // heartbeat goes out then.
 func TestF5_StaleMeanwhile(t *testing.T) {
-	for left, want := range map[time.Duration]int{1100 * time.Millisecond: 1, 900 * time.Millisecond: 0} {
+	for left, want := range map[time.Duration]int{1100 * time.Millisecond: 1, time.Second: 1, time.Second - 1: 0} {
 		synctest.Test(t, func(t *testing.T) {
 			pings := 0
 			db := heartbeat.NewSyncTracker("/data/app.db")
