@@ -310,7 +310,7 @@ func (s *Schedule) observe(v Verdict) {
 		t.owed = (t.owed || v.Lost && !t.signalled) && !v.Healthy && !v.None // without databases there is no outage to tell
 		watching = watching || !t.signalled
 	}
-	if v.Lost && watching {
+	if v.Lost {
 		// After the signal, the service shows the check as down until a beat arrives. So a beat is owed as
 		// soon as the databases are healthy again, and not only at the next grid point.
 		s.Owe()
