@@ -145,7 +145,7 @@ func (r rebuilder) rebuild(err error, depth int) (safe error) {
 func wrapped(err, cause error) error {
 	phrase := longest(phrases, err.Error(), strings.HasPrefix)
 	switch {
-	case phrase == "" || strings.HasPrefix(cause.Error(), phrase): // such as crypto/tls's permanentError
+	case strings.HasPrefix(cause.Error(), phrase): // no phrase, or that of crypto/tls's permanentError
 		return cause
 	case cause.Error() == Withheld || strings.Contains(phrase, "closed the connection"): // a closed connection has the cause "EOF", which adds nothing
 		return errors.New(phrase)
@@ -227,7 +227,7 @@ func (r rebuilder) otherHost(e x509.HostnameError) error {
 // letter in ASCII.
 func (r rebuilder) nameOf(name string) string {
 	name = strings.TrimSuffix(name, ".")
-	if r.host != "" && len(name) == len(r.host) && strings.EqualFold(name, r.host) {
+	if len(name) == len(r.host) && strings.EqualFold(name, r.host) {
 		return r.host
 	}
 	return "another host"
@@ -261,10 +261,7 @@ func leaf(err error) error {
 			return ProxyStatus(code)
 		}
 	}
-	if Is(err, context.DeadlineExceeded) {
-		return context.DeadlineExceeded
-	}
-	if t, ok := err.(interface{ Timeout() bool }); ok && t.Timeout() {
+	if TimedOut(err) {
 		return os.ErrDeadlineExceeded
 	}
 	return nil

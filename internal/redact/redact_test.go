@@ -334,6 +334,10 @@ func TestError(t *testing.T) {
 		{chain(31), redact.Withheld},
 		{errors.Join(errors.Join(errors.Join(io.EOF))), redact.Withheld}, // two levels are enough
 		{errors.Join(errors.Join(io.EOF), nil), "EOF"},
+		{&several{[]error{nil, io.EOF}}, "EOF"},
+		{errors.New(""), redact.Withheld},
+		{x509.CertificateInvalidError{Reason: x509.Expired}, "x509: certificate has expired or is not yet valid: no more is shown"},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.CANotAuthorizedForThisName}, "x509: a root or intermediate certificate is not authorized to sign for this name: no more is shown"},
 		{(*net.OpError)(nil), redact.Withheld},
 	} {
 		require.EqualError(t, redact.Error(row.err, "server.example", "127.0.0.1:80"), row.want)

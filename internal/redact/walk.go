@@ -53,7 +53,7 @@ func find(err error, match func(error) bool) bool {
 	left := maxErrors
 	var in func(err error) bool
 	in = func(err error) bool {
-		if left--; left < 0 || err == nil {
+		if left--; left < 0 {
 			return false
 		}
 		if guarded(func() bool { return match(err) }) {
