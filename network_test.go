@@ -425,6 +425,10 @@ func TestConnectionRefused(t *testing.T) {
 	require.EqualError(t, err, fmt.Sprintf(`heartbeat: ping: Get "http://%[1]s": dial tcp %[1]s: connect: connection refused`, listener.Addr()))
 	require.ErrorIs(t, err, heartbeat.ErrNotSent)
 	require.Equal(t, int32(1), dials.Load())
+
+	err = newPinger(t, "http://"+listener.Addr().String()+"/"+uuid, nil).Ping(t.Context())
+	require.EqualError(t, err, fmt.Sprintf(`heartbeat: ping: Get "http://%[1]s": dial tcp %[1]s: connect: connection refused`, listener.Addr()))
+	require.ErrorIs(t, err, heartbeat.ErrNotSent)
 }
 
 // The pinger works where http.DefaultTransport is not a *http.Transport.

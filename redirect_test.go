@@ -134,7 +134,8 @@ func TestHeadersOnRedirect(t *testing.T) {
 }
 
 // P3: a redirect from another host back to the first brings the headers back, and
-// one from http to https on the same host keeps them.
+// one from http to https on the same host keeps them. The header Host goes abroad no more
+// than the others, also with a location that names no scheme.
 func TestHeadersOnRedirectAndBack(t *testing.T) {
 	t.Parallel()
 	var got []string
@@ -144,7 +145,7 @@ func TestHeadersOnRedirectAndBack(t *testing.T) {
 			require.Empty(t, req.Header.Get("Referer"))
 			require.Equal(t, req.Header.Get("X-Api-Key"), req.Header.Get("Authorization"))
 			got = append(got, strings.TrimSpace(req.URL.String()+" "+req.Header.Get("X-Api-Key")+" "+req.Host))
-			if next := map[string]string{"/1": "http://b.example/2", "/2": "/3", "/3": "http://A.example:80/4", "/4": "https://a.example/5"}[req.URL.Path]; next != "" {
+			if next := map[string]string{"/1": "//b.example/2", "/2": "/3", "/3": "http://A.example:80/4", "/4": "https://a.example/5"}[req.URL.Path]; next != "" {
 				return answerWith(req, 307, http.Header{"Location": {next}}, ""), nil
 			}
 			return answerWith(req, 200, nil, "OK"), nil

@@ -388,7 +388,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // there before the answer, though the server has read it and may have acted on it.
 func TestP7_KeptConnectionBreaks(t *testing.T) {
 	t.Parallel()
-	for range 20 { // what net/http does depends on who is first
+	for n := range 20 { // what net/http does depends on who is first
 		var second atomic.Bool
 		base, requests := rawServer(t, func(conn net.Conn, in *bufio.Reader, _ *http.Request) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
@@ -397,7 +397,11 @@ func TestP7_KeptConnectionBreaks(t *testing.T) {
 			}
 		})
 		client := &http.Client{Transport: &http.Transport{}}
-		p := newPinger(t, base+"/"+uuid, &heartbeat.HTTPOptions{Client: client})
+		opts := &heartbeat.HTTPOptions{Client: client}
+		if n%2 == 1 {
+			opts.Header = http.Header{"Host": {"virtual.example"}}
+		}
+		p := newPinger(t, base+"/"+uuid, opts)
 		require.NoError(t, p.Ping(t.Context()))
 		err := p.Ping(t.Context())
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)

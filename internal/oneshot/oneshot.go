@@ -166,11 +166,8 @@ func isDialError(err error) bool {
 // deadline late. So the text gives the time until the deadline, if that is shorter than the time
 // that has passed.
 func (a *attempt) timedOut(notSent bool) string {
-	waited := time.Since(a.began)
-	if deadline, ok := a.ctx.Deadline(); ok {
-		waited = min(waited, deadline.Sub(a.began))
-	}
-	waited = waited.Round(10 * time.Millisecond)
+	deadline, _ := a.ctx.Deadline()
+	waited := min(time.Since(a.began), deadline.Sub(a.began)).Round(10 * time.Millisecond)
 	if !notSent {
 		return fmt.Sprintf("no answer within %v", waited)
 	}
@@ -189,7 +186,7 @@ func (a *attempt) hungUp(err error, notSent bool) string {
 	if ok && op.Op == "proxyconnect" || notSent && stage == proxy {
 		who = "the proxy"
 	}
-	if notSent && stage == handshake {
+	if stage == handshake {
 		when = "in the TLS handshake"
 	}
 	return who + " closed the connection " + when

@@ -288,6 +288,11 @@ func TestProxyErrors(t *testing.T) {
 	silent := serve(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	closing := serve(t, func(conn net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(conn)) })
 	hangingUp := serve(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
+	cert, pool := authority(t, "localhost")
+	closingInTLS := serve(t, func(conn net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}})))
+	})
+	_, closingInTLS, _ = net.SplitHostPort(closingInTLS)
 	refusing := serve(t, func(conn net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(conn))
 		_, _ = io.WriteString(conn, "HTTP/1.1 403 s3cr3t\r\n\r\n")
@@ -303,13 +308,46 @@ func TestProxyErrors(t *testing.T) {
 		{"http://" + closing, "http://server.example/s3cr3t", `Get "name": the server closed the connection without an answer`, 10 * time.Second, false},
 		{"https://" + hangingUp, "http://server.example/s3cr3t", `Get "name": the proxy closed the connection in the TLS handshake`, 10 * time.Second, true},
 		{"https://" + hangingUp, "https://server.example/s3cr3t", `Get "name": the proxy closed the connection in the TLS handshake`, 10 * time.Second, true},
+		{"https://localhost:" + closingInTLS, "https://server.example/s3cr3t", `Get "name": the proxy closed the connection without an answer`, 10 * time.Second, true},
 		{"http://" + refusing, "https://server.example/s3cr3t", `Get "name": proxy answered 403 Forbidden`, 10 * time.Second, true},
 	} {
 		c, transport := newTestClient(t, row.url)
-		transport.Proxy = http.ProxyURL(parse(t, row.proxy))
+		transport.Proxy, transport.TLSClientConfig = http.ProxyURL(parse(t, row.proxy)), &tls.Config{RootCAs: pool}
 		_, notSent, err := do(t, c, row.url, row.timeout)
 		require.EqualError(t, err, row.want)
 		require.Equal(t, row.notSent, notSent, "%v", row)
+	}
+}
+
+// A connect that has failed is no connection, and the time is that of the timeout that was
+// shorter.
+func TestTimesOut(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		client, ctx time.Duration
+		want        string
+	}{
+		{0, 3 * time.Second, "no connection within 3s (waiting for the connect): context deadline exceeded"},
+		{2 * time.Second, 3 * time.Second, "no connection within 2s (waiting for the connect): context deadline exceeded"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			custom := &http.Client{Timeout: row.client, Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+				trace := httptrace.ContextClientTrace(req.Context())
+				trace.GetConn("server.example:80")
+				trace.ConnectStart("tcp", "127.0.0.1:80")
+				trace.ConnectDone("tcp", "127.0.0.1:80", io.EOF)
+				<-req.Context().Done()
+				return nil, req.Context().Err()
+			})}
+			ctx, cancel := context.WithTimeout(t.Context(), row.ctx)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server.example/", nil)
+			require.NoError(t, err)
+			resp, notSent, err := New(req.URL, "name", custom, http.Header{}).Do(req)
+			require.EqualError(t, err, row.want)
+			require.True(t, notSent)
+			require.Nil(t, resp)
+		})
 	}
 }
 

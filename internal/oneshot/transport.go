@@ -102,7 +102,7 @@ func newConn(ctx context.Context, dialled net.Conn) *conn {
 // go on. c is nil if the transport is a caller's.
 func (c *conn) setShaking(shaking bool) {
 	if c != nil {
-		c.shaking, c.secure, c.rest, c.written = shaking, true, 0, make(chan struct{}, 1)
+		c.shaking, c.secure, c.written = shaking, true, make(chan struct{}, 1)
 	}
 }
 
