@@ -52,7 +52,7 @@ func New(home *url.URL, name string, custom *http.Client, abroad http.Header) *C
 }
 
 // Do makes one request, and one more for each redirect. It blocks until there is an answer, or the
-// request's ctx is done. That ctx must end at some time: a dial, a handshake or a read that still
+// request's ctx is done. That ctx must have a deadline: a dial, a handshake or a read that still
 // goes on ends only with it. In the answer, Request is the request that was answered. The error
 // holds only what may be shown. notSent reports whether err proves that no byte of the request has
 // left.
