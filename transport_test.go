@@ -413,6 +413,70 @@ func TestP7_KeptConnectionBreaks(t *testing.T) {
 	}
 }
 
+// A laterListener accepts the connections that it is sent.
+type laterListener struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l laterListener) Accept() (net.Conn, error) {
+	if conn, ok := <-l.conns; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// P2, P7: a connection that net/http would repeat a ping on is left open if it speaks HTTP/2,
+// though the first one did not.
+func TestP7_RepeatedByHTTP2(t *testing.T) {
+	t.Parallel()
+	cert, pool := newCertificate(t, "localhost", time.Now().AddDate(0, 1, 0))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	later := laterListener{listener, make(chan net.Conn)}
+	var accepted, pings atomic.Int32
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		defer close(later.conns)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if accepted.Add(1) > 1 {
+				later.conns <- conn
+				continue
+			}
+			serving.Go(func() {
+				secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
+				in := bufio.NewReader(secure)
+				_, _ = http.ReadRequest(in)
+				_, _ = io.WriteString(secure, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+				_, _ = http.ReadRequest(in) // and no answer
+				_ = secure.Close()
+			})
+		}
+	})
+	server := &http.Server{
+		Handler:   http.HandlerFunc(func(http.ResponseWriter, *http.Request) { pings.Add(1) }),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}},
+	}
+	serving.Go(func() { _ = server.ServeTLS(later, "", "") })
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	p := newPinger(t, "https://localhost:"+port, &heartbeat.HTTPOptions{Client: &http.Client{Transport: transport}})
+	require.NoError(t, p.Ping(t.Context()))
+	require.ErrorIs(t, p.Ping(t.Context()), io.ErrUnexpectedEOF)
+	require.Zero(t, pings.Load())
+	require.NoError(t, p.Ping(t.Context()))
+	require.Equal(t, int32(1), pings.Load())
+	require.Equal(t, int32(2), accepted.Load())
+	transport.CloseIdleConnections()
+	require.NoError(t, listener.Close())
+	_ = server.Close() // which closes the listener once more
+	serving.Wait()
+}
+
 // frame is an HTTP/2 frame.
 func frame(kind, flags byte, stream uint32, payload ...byte) []byte {
 	b := []byte{0, 0, byte(len(payload)), kind, flags}

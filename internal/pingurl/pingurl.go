@@ -110,7 +110,7 @@ func misread(raw string) string {
 		return "has a #, and what follows that is never sent; write it as %23"
 	case strings.Count(beforeQuery, "://") > 1, secondInQuery().MatchString(escape().ReplaceAllString(query, "%")), (host == "http" || host == "https") && strings.HasPrefix(path, "/"):
 		return "has a second URL in it; give one, and escape a URL that is a part of it, as in https%3A%2F%2F"
-	case strings.Contains(beforeQuery, Reason), reasonInURL().MatchString(beforeQuery):
+	case reasonInURL().MatchString(beforeQuery): // Reason too
 		return "has {reason} outside its query, where nothing takes its place"
 	case misspelt(meant, reasonInURL()):
 		return "has {reason} misspelt; write it in small letters, without spaces and not escaped"
