@@ -135,20 +135,44 @@ func (m *Monitor) databases() []database {
 // An inquiry is what databases said when they were asked for their last sync. The next look
 // uses its memory again.
 type inquiry struct {
-	dbs    []database
-	syncs  []time.Time             // the zero time for a database that panicked
-	panics map[int]any             // what the databases at these indexes panicked with
-	asking *atomic.Pointer[string] // the path of the database that is being asked; nil: no database is
+	dbs     []database
+	sourced []database              // memory for dbs if there is a Source
+	syncs   []time.Time             // the zero time for a database that panicked
+	panics  map[int]any             // what the databases at these indexes panicked with
+	asking  *atomic.Pointer[string] // the path of the database that is being asked; nil: no database is
+}
+
+// list sets the databases to those that were added, followed by those of source, if it is not
+// nil. A source that panics counts as a database that panics.
+func (q *inquiry) list(added []database, source func() []SyncReporter) {
+	q.dbs = added
+	if source == nil {
+		return
+	}
+	q.asking.Store(&sourcePath)
+	all := append(q.sourced[:0], added...)
+	value, panicked := try(func() {
+		for _, r := range source() {
+			if r == nil {
+				r = brokenReporter{"nil from " + sourcePath, "sync reporter is nil"}
+			}
+			all = append(all, database{pathOf(r), r, fromSource})
+		}
+	})
+	if panicked {
+		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, 0}) // 0: asked by every look, since each calls Source
+	}
+	q.dbs, q.sourced = all, all
 }
 
 // ask asks each database, one after the other. To ask them at once was rejected: a reporter
 // usually only reads a field, which takes nanoseconds, and a goroutine for each would cost a
 // hundred times as much. A reporter must not block. If one does, it holds up the look, and a
 // log line names its database.
-func (q *inquiry) ask(dbs []database) {
-	q.dbs, q.panics = dbs, nil
-	q.syncs = slices.Grow(q.syncs[:0], len(dbs))
-	for len(q.syncs) < len(dbs) {
+func (q *inquiry) ask() {
+	q.panics = nil
+	q.syncs = slices.Grow(q.syncs[:0], len(q.dbs))
+	for len(q.syncs) < len(q.dbs) {
 		if value, panicked := try(q.askUntilPanic); panicked {
 			if q.panics == nil {
 				q.panics = map[int]any{}
@@ -308,46 +332,21 @@ func (m *Monitor) ask(c *check) {
 		m.asked.asking.Store(nil)
 		if !m.slowLook.Stop() {
 			c.slowLine, m.slowLook = m.slowLine, nil
-			m.sourced = nil // the line may still read a path in it
+			m.asked.sourced = nil // the line may still read a path in it
 		}
 	}()
 	m.mu.Lock()
 	m.count++
 	c.number = m.count
-	dbs := m.databases()
+	added := m.databases()
 	m.mu.Unlock()
-	if m.source != nil {
-		m.asked.asking.Store(&sourcePath)
-		m.sourced = m.withSource(dbs, m.sourced[:0])
-		dbs = m.sourced
-	}
-	m.asked.ask(dbs)
+	m.asked.list(added, m.source)
+	m.asked.ask()
 	c.verdict = m.asked.judge(m.clock.Now(), m.maxSyncAge)
 	c.result.Databases = c.databases
 	if !c.healthy() {
 		c.result.skipFor(c.unhealthy)
 	}
-}
-
-// withSource returns the databases that were added, followed by the databases of Source, in
-// the memory of room. A Source that panics counts as a database that panics.
-func (m *Monitor) withSource(added, room []database) []database {
-	if m.source == nil {
-		return added
-	}
-	all := append(room, added...)
-	value, panicked := try(func() {
-		for _, r := range m.source() {
-			if r == nil {
-				r = brokenReporter{"nil from " + sourcePath, "sync reporter is nil"}
-			}
-			all = append(all, database{pathOf(r), r, fromSource})
-		}
-	})
-	if panicked {
-		all = append(all[:len(added)], database{sourcePath, brokenReporter{sourcePath, value}, 0}) // 0: asked by every look, since each calls Source
-	}
-	return all
 }
 
 // lost reports whether a database was lost since the previous look. It keeps this look to

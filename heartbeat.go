@@ -189,7 +189,6 @@ type Monitor struct {
 	// goes on.
 	looking  chan struct{}
 	asked    inquiry
-	sourced  []database      // memory for what source returns
 	rooms    [2]look         // memory for the previous look and for the next
 	slowLook *time.Timer     // when it fires, a line about a slow look is written; nil: the next look makes a new one
 	slowLine <-chan struct{} // closed when that line has been written
@@ -335,7 +334,8 @@ func (m *Monitor) Status() Status {
 	added := m.databases()
 	m.mu.Unlock()
 	q := inquiry{asking: new(atomic.Pointer[string])}
-	q.ask(m.withSource(added, nil))
+	q.list(added, m.source)
+	q.ask()
 	v := q.judge(m.clock.Now(), m.maxSyncAge)
 	status := Status{Healthy: v.healthy(), Interval: m.interval, Databases: make([]DatabaseStatus, len(q.dbs))}
 	for i, db := range q.dbs {
@@ -550,7 +550,7 @@ func (m *Monitor) endLook(c *check) {
 		}
 		m.mu.Unlock()
 	}
-	clear(m.sourced)
+	clear(m.asked.sourced)
 	m.asked.dbs = nil
 	<-m.looking
 }
