@@ -409,7 +409,9 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	// because a try may end after the next grid point. An attempt that was not owed, or that began
 	// without a Run, belongs to no beat, and each of its failures counts as a first failure.
 	is.FirstFailure = !a.owed || a.beat != t.failed
-	t.failed = a.beat
+	if a.owed {
+		t.failed = a.beat
+	}
 	return is
 }
 

@@ -360,6 +360,19 @@ func TestS2_BeatPlansNoTry(t *testing.T) {
 	require.Equal(t, Settlement{FirstFailure: true}, settle(s, 2*time.Minute, look(s, 2*time.Minute, true, Beat), Outcome{}))
 }
 
+// L1: a beat that is owed once more has its own first failure, after that of a Beat.
+func TestL1_FirstFailureOwedAgain(t *testing.T) {
+	s := newSchedule(10*time.Minute, 1, 0)
+	s.Start(start)
+	settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+	for at := time.Minute; at <= 2*time.Minute; at += time.Minute {
+		require.Equal(t, Settlement{FirstFailure: true}, settle(s, at, look(s, at, true, Beat), Outcome{}))
+	}
+	s.Owe()
+	require.Equal(t, Settlement{FirstFailure: true, Retry: time.Minute}, settle(s, 3*time.Minute, look(s, 3*time.Minute, true, Check), Outcome{}))
+	require.Equal(t, Settlement{Retry: time.Minute}, settle(s, 4*time.Minute, look(s, 4*time.Minute, true, Check), Outcome{}))
+}
+
 // S7: a jump counts as long as a sync from before it may be young enough, leaving
 // aside the jumps that came after it.
 func TestS7_JumpBehindAJump(t *testing.T) {
