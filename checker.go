@@ -46,11 +46,11 @@ func NewSyncTracker(path string) *SyncTracker {
 	return &SyncTracker{path: path}
 }
 
-// Record says that the replica holds what the database held at the given time. If a
-// sync takes a moment, give time.Now(). If it takes 20 minutes, give the time at which
-// it began, and not the time at which it ended: the replica may lack what was written
-// in between. The latest call counts, even if it gives an earlier time. The zero time
-// means that the database is no longer known to have synced.
+// Record says that the replica holds what the database held at the given time. Give the
+// time at which the sync began, and not the time at which it ended: the replica may lack
+// what was written in between. If a sync takes only a moment, time.Now() is near enough.
+// The latest call counts, even if it gives an earlier time. The zero time means that the
+// database is no longer known to have synced.
 func (t *SyncTracker) Record(at time.Time) { t.lastAt.Store(&at) }
 
 // Path returns the path given to NewSyncTracker.
@@ -223,7 +223,8 @@ func (q *inquiry) judge(now time.Time, maxAge time.Duration) verdict {
 		older := now.Sub(*at)
 		newer := older
 		// To subtract seconds as integers costs a fraction of what time.Sub costs, and this is done
-		// for each database. It is exact for 68 years, whose seconds have 32 bits.
+		// for each database. It is exact for differences of up to 68 years, because their seconds
+		// fit into 32 bits.
 		if sec := nowSec - at.Unix(); sec == int64(int32(sec)) {
 			wall := time.Duration(sec*int64(time.Second) + nowNsec - int64(at.Nanosecond()))
 			older, newer = max(older, wall), min(newer, wall)
@@ -258,7 +259,7 @@ type look struct {
 	well    bool            // all databases were well
 	unwell  map[string]bool // the paths of the databases that were not well
 	sourced []string        // the paths of the databases of Options.Source
-	index   map[string]bool // the set of these paths; nil until asked needs it
+	index   map[string]bool // the set of these paths; nil until the method asked needs it
 }
 
 // asked reports whether the look l asked db.
@@ -276,8 +277,8 @@ func (l *look) asked(db *database) bool {
 }
 
 // judgeLoss reports whether a database was lost since the previous look. before is that
-// look, or nil if there was none. judgeLoss completes this, the look to compare the next
-// look with. It asks the schedule how much time there was to sync.
+// look, or nil if there was none. The parameter this is the look to compare the next look
+// with; judgeLoss completes it. It asks the schedule how much time there was to sync.
 //
 // To remember the state of each database over more than one look was rejected: the memory
 // would have to be kept right for each database that comes, goes or panics.
@@ -312,8 +313,8 @@ func (v *verdict) judgeLoss(dbs []database, before, this *look, s *schedule.Sche
 // it was well at l, although with the last sync that it reports now it would have been stale.
 //
 // If not all databases were well at l, a database that panics or has not synced is not lost.
-// A daemon that starts opens its databases one after the other. Otherwise each of them would
-// cause a signal.
+// Otherwise a daemon that starts, and opens its databases one after the other, would cause a
+// signal for each.
 func (l *look) lost(db *database, reason Reason, overdue, since time.Duration) bool {
 	return (l.well || reason == ReasonStale && (overdue <= since || !l.unwell[db.path])) && l.asked(db)
 }
@@ -325,7 +326,7 @@ func (m *Monitor) ask(c *check) {
 		asking := new(atomic.Pointer[string])
 		m.asked.asking = asking
 		m.slowLook, m.slowLine = watch(patience, func() { m.warnOfSlowLook(asking) })
-	} else { // the timer is used again, so that a check of healthy databases allocates nothing
+	} else { // the timer is used again, so that a Beat that finds all healthy and sends nothing allocates nothing
 		m.slowLook.Reset(patience)
 	}
 	defer func() { // also if a reporter ends this goroutine

@@ -2,10 +2,11 @@ package heartbeat
 
 import "time"
 
-// A Clock tells a [Monitor] the time and wakes it up. It is the Monitor's only
-// source of time. So a test with a fake clock takes a Monitor through a day in a
-// millisecond: see package heartbeattest. The fake clocks of clockwork,
-// benbjohnson/clock, k8s.io/utils/clock and juju/clock implement Clock as they are.
+// A Clock tells a [Monitor] the time and wakes it up. All checks go by it. Only limits
+// on what takes long, such as a ping, go by the system's clock. So a test with a fake
+// clock takes a Monitor through a day in milliseconds: see package heartbeattest. The
+// fake clocks of clockwork, benbjohnson/clock, k8s.io/utils/clock and juju/clock
+// implement Clock as they are.
 //
 // Both methods may be called from several goroutines at once.
 type Clock interface {
@@ -14,8 +15,8 @@ type Clock interface {
 	Now() time.Time
 
 	// After returns a channel on which one value arrives once d has passed. Run asks
-	// for one channel at a time, and only for a positive d. It gives up a channel early
-	// only if a Beat, or a ping that ended late, has made something due earlier.
+	// for one channel at a time, and only for a positive d. It gives up a channel early only
+	// if a Beat, or a ping that ended while Run waited, has made something due earlier.
 	After(d time.Duration) <-chan time.Time
 }
 

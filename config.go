@@ -46,6 +46,7 @@ type Config struct {
 
 	// FailBody is sent to FailURL by POST. In it, "{reason}" stands for the reason. If
 	// empty, HTTP.Body is used. If HTTP.Body is empty too, FailURL gets a GET.
+	// HTTP.Method takes the place of both methods.
 	FailBody string `yaml:"heartbeat-fail-body" json:"heartbeat-fail-body" toml:"heartbeat-fail-body" mapstructure:"heartbeat-fail-body" koanf:"heartbeat-fail-body" env:"HEARTBEAT_FAIL_BODY"`
 
 	// HTTP has the settings of the pingers of all these URLs, such as the client and
@@ -238,7 +239,7 @@ func (c Config) summary() string {
 }
 
 // Format prints the keys that are set, without the values of URLs and bodies. Package fmt
-// calls it for all verbs but %p and %w.
+// calls it for all verbs but %T, %p and %w.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.summary()) }
 
 // LogValue returns what Format prints, for log/slog.

@@ -40,8 +40,9 @@
 // A database is healthy when it has synced at least once, and its last sync is at
 // most Options.MaxSyncAge away from now, in the past or in the future. That must
 // hold by the monotonic clock and by the wall clock. All databases must be healthy,
-// and there must be at least one. If so, each target that is due and not rate-limited
-// is pinged. [Monitor.Beat] says when a target is rate-limited.
+// and there must be at least one. If so, Run pings each target that is due and not
+// rate-limited, and Beat pings each target that is not rate-limited. [Monitor.Beat]
+// says when a target is rate-limited.
 //
 // # When it checks
 //
@@ -123,9 +124,9 @@ type Options struct {
 	// once. A database is lost when it is unhealthy now and all databases were healthy at
 	// the previous check. It is also lost when its last sync has become too old since the
 	// previous check. Run looks at the databases when a last sync becomes too old, and not
-	// only at the next heartbeat. A last sync in the future is no loss. No database is lost
-	// at the first check of a Run, or at the first check of that database.
-	// ResultFromContext gives the reason.
+	// only at the next heartbeat. A last sync in the future is no loss, and neither is one
+	// that is too old only because time has jumped. No database is lost at the first check
+	// of a Run, or at the first check of that database. ResultFromContext gives the reason.
 	//
 	// A signal that fails is tried again as a heartbeat is, until it is sent, a check finds
 	// all databases healthy, a check finds no database, or a new Run begins. After a signal
@@ -158,17 +159,18 @@ type Options struct {
 	//
 	// Source is called at each check and each Status, from several goroutines, and must not
 	// block. The Monitor reads the slice right after the call, and does not keep it.
-	// Another goroutine may call Source in the meantime. A nil in the slice, or a Source
-	// that panics, counts as an unhealthy database with ReasonPanicked. Source must not
-	// call Beat.
+	// While the Monitor reads it, another goroutine may call Source: so do not change a
+	// slice that Source has returned. A nil in the slice, or a Source that panics, counts as
+	// an unhealthy database with ReasonPanicked. Source must not call Beat.
 	Source func() []SyncReporter
 }
 
 // A Monitor checks its databases and pings its targets. Create one with [New] or
 // [Config.NewMonitor]. All its methods may be called from any goroutine at any
 // time, also from an OnResult or a Pinger: no lock is held while an OnResult or a
-// Pinger runs. A reporter, an Options.Source or a Clock may call Status, Add and
-// Remove. It must not call Beat: that Beat would wait for the check that called it.
+// Pinger runs. A reporter, an Options.Source or a Clock may call Add and Remove. It may
+// also call Status, but Status calls it again. It must not call Beat: that Beat would
+// wait for the check that called it.
 type Monitor struct {
 	clock       Clock
 	systemClock bool
@@ -183,10 +185,9 @@ type Monitor struct {
 	running atomic.Bool
 	woken   chan struct{} // has a value when Run must ask the schedule again
 
-	// A goroutine that has put a value into the channel looking makes a look, and owns
-	// the fields from asked to slowLine. looking is a channel and not a mutex, so that
-	// Beat can give up when its ctx is done, and so that the time of a synctest bubble
-	// goes on.
+	// Whoever has put a value into looking, which is a channel, makes a look and owns the
+	// fields from asked to slowLine. A mutex was rejected: Beat must give up when its ctx is
+	// done, and the time of a synctest bubble stands still while a goroutine waits for a mutex.
 	looking  chan struct{}
 	asked    inquiry
 	rooms    [2]look         // memory for the previous look and for the next
@@ -199,10 +200,10 @@ type Monitor struct {
 	list       []database        // see databases
 	count      uint64            // of additions and looks, which are numbered in one order
 	before     *look             // the latest look that the next one may be compared with; nil: there was none
-	started    uint64            // count when a Run last began or ended: looks of before are not compared with
+	started    uint64            // count when a Run last began or ended: looks made before that are not compared with
 	flights    []*flight
 	reports    int    // calls of onResult under way
-	reported   int    // calls of onResult since no call was under way
+	reported   int    // calls of onResult since the last moment without one under way
 	last       Result // of the newest check that has ended
 	lastLook   uint64 // the number of that check
 	lastSentAt time.Time
@@ -288,7 +289,7 @@ func newTargets(pinger Pinger) ([]target, error) {
 }
 
 // Format prints how many databases were added and how many targets there are, and
-// nothing else of the Monitor. Package fmt calls it for all verbs but %p and %w.
+// nothing else of the Monitor. Package fmt calls it for all verbs but %T, %p and %w.
 func (m *Monitor) Format(f fmt.State, _ rune) {
 	m.mu.Lock()
 	databases := len(m.added)
@@ -308,7 +309,7 @@ func (m *Monitor) Add(r SyncReporter) error {
 	if _, taken := m.added[path]; taken {
 		return fmt.Errorf("%w: %s", ErrDuplicatePath, path)
 	}
-	if len(m.list) > 2*len(m.added) { // without a check or a Status, only this drops what was removed
+	if len(m.list) > 2*len(m.added) { // if nobody makes a check or calls Status, only this drops what was removed
 		m.databases()
 	}
 	m.count++
@@ -365,7 +366,7 @@ const maxUnfinished = 100
 // each term, with a ctx that ends with the term.
 //
 // Run blocks, and checks in its caller's goroutine. It pings in other goroutines.
-// When ctx is done, Run waits for these goroutines and leaves nothing behind. So a
+// When ctx is done, Run waits for these goroutines and leaves none behind. So a
 // pinger, a log handler or an OnResult that hangs then keeps Run from returning.
 func (m *Monitor) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
@@ -402,10 +403,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 }
 
 // A beat is made in these steps. Run asks the schedule what is due, and calls check.
-// check calls look. look calls ask (in checker.go), which asks and judges the databases,
-// and decide, in which the schedule reserves the attempts. Beside the loop, finish
-// calls ping (both in delivery.go). ping calls deliver for each attempt. deliver calls
-// the pinger (callPinger, in pinger.go) and tells the schedule what became of the
+// check calls look. look calls ask (in checker.go), which asks and judges the databases.
+// Then look calls decide, in which the schedule reserves the attempts. Beside the loop,
+// finish calls ping (both in delivery.go). ping calls deliver for each attempt. deliver
+// calls the pinger (callPinger, in pinger.go) and tells the schedule what became of the
 // attempt (settle). Then ping calls logDelivery (in log.go), which writes the line.
 
 // A runner is the state of one Run.
@@ -541,7 +542,7 @@ func (c *check) forgotten() bool { return c.action == schedule.Peek && c.result.
 
 // endLook lets the next look begin. It drops the references to the databases, so that
 // a database that was removed can be garbage-collected. It settles attempts that will not
-// be made, because their targets would never be pinged again.
+// be made. Otherwise their targets would never be pinged again.
 func (m *Monitor) endLook(c *check) {
 	if c.flight == nil && len(c.plan.Attempts) > 0 { // a method of ctx has panicked
 		m.mu.Lock()

@@ -120,10 +120,10 @@ func (c *check) skipAttrs(i int) []slog.Attr {
 }
 
 // logDelivery logs what became of a ping. The first failure of a beat is an ERROR line, and
-// further failures are DEBUG lines. So an outage makes one ERROR line a beat, and an alert that
-// counts ERROR lines counts beats. A ping that was cut short has no line, because its failure
-// says nothing of the target. A failure signal that was sent is a WARN line: whoever reads the
-// log must see that it was sent.
+// further failures are DEBUG lines. So a target that cannot be reached makes one ERROR line a
+// beat, and an alert that counts ERROR lines counts beats. A ping that was cut short has no line,
+// because its failure says nothing of the target. A failure signal that was sent is a WARN line:
+// whoever reads the log must see that it was sent.
 func (m *Monitor) logDelivery(ctx context.Context, signal bool, d *delivery) {
 	sent, failed, level := "heartbeat sent", "heartbeat failed", slog.LevelInfo
 	if signal {

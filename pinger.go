@@ -195,15 +195,15 @@ const (
 // They hold credentials, so they print without their header, body and client: with
 // log/slog, with encoding/json, and with the verbs of package fmt other than %p and
 // %w. That holds for HTTPOptions, for a pointer to them, and for either of the two in
-// a named, exported field of a struct. It holds for nothing else. In an unexported
-// field, package fmt calls no method and prints everything.
+// a named, exported field of a struct. Nothing else is promised. For HTTPOptions in an
+// unexported field, package fmt calls no method, and prints the header and the body.
 type HTTPOptions struct {
 	// Client sends the requests. It is copied and never modified. A redirect that its
 	// CheckRedirect refuses is refused. The client must not repeat a request by itself. If
 	// its transport is net/http's, the pinger prevents a repetition by closing the HTTP/1
 	// connection that a repetition would use. No other connection is closed. If Client is
 	// nil, the pinger uses a client of its own, which makes an HTTP/1.1 connection for each
-	// ping and honours the proxy environment variables.
+	// request and honours the proxy environment variables.
 	Client *http.Client
 
 	// Timeout is how long one ping may take, with its redirects and the body of the
@@ -223,8 +223,8 @@ type HTTPOptions struct {
 	// Body is sent with each ping as text/plain in UTF-8, unless Header sets another
 	// Content-Type. It is sent again to the URL to which a 307 or 308 redirects. In
 	// Body, "{reason}" stands for the text of the [Result] that the ping is about, and
-	// for nothing if there is no Result. If empty, no body is sent. If Method is GET or
-	// HEAD, NewHTTPPinger returns an error, because servers ignore a body there.
+	// for nothing if there is no Result. If empty, no body is sent. With a Body and the
+	// Method GET or HEAD, NewHTTPPinger returns an error, because servers ignore a body there.
 	Body string
 
 	// RedactURL makes logs show only the URL's scheme and host. A ping URL is a
@@ -242,7 +242,7 @@ func (o HTTPOptions) summary() string {
 }
 
 // Format prints the options without their credentials. Package fmt calls it for all
-// verbs but %p and %w.
+// verbs but %T, %p and %w.
 func (o HTTPOptions) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, o.summary()) }
 
 // LogValue returns what Format prints, for log/slog.
@@ -276,7 +276,7 @@ type endpoint struct {
 // In the URL's query, "{reason}" stands for the text of the [Result] that the ping is
 // about, escaped. It is refused elsewhere in the URL.
 //
-// A ping is one request, and one more for each redirect. It has a connection of its
+// A ping is one request, and one more for each redirect. Each has a connection of its
 // own unless a client is given. Any 2xx status means that the ping was accepted. This
 // includes the status of a login page to which a portal has redirected the ping. The one
 // exception is a body that begins with "OK (": then the error is [ErrNotAccepted]. For any
@@ -352,8 +352,8 @@ func (o *HTTPOptions) complete() error {
 // it: without a password, and with RedactURL only its scheme and host.
 func (p *HTTPPinger) String() string { return p.endpoint().logName }
 
-// Format prints what String returns. Package fmt calls it for all verbs but %p and %w, also
-// for an HTTPPinger that is no pointer.
+// Format prints what String returns. Package fmt calls it for all verbs but %T, %p and %w,
+// also for an HTTPPinger that is no pointer.
 func (p HTTPPinger) Format(f fmt.State, verb rune) {
 	text := "heartbeat.HTTPPinger{}" // not made by NewHTTPPinger
 	if p.endpoint != nil {
@@ -422,8 +422,8 @@ func (e *endpoint) readAnswer(resp *http.Response) error {
 		}
 		return &StatusError{Code: resp.StatusCode, RetryAfter: min(max(0, retryAfter(resp)), longest)}
 	}
-	// The status line proves that the ping has arrived. Only words of the body can say that
-	// the ping did not count. A body that breaks off does not say so.
+	// The status line proves that the ping has arrived. Only a body that begins with "OK ("
+	// says that the ping did not count, even if it breaks off after that.
 	body := bufio.NewReaderSize(limited, maxWords)
 	// A server may compress an answer although the request did not ask for it. It may also
 	// name gzip for a body that is not compressed. The compressed bytes that are read are
@@ -472,8 +472,8 @@ func retryAfter(resp *http.Response) time.Duration {
 	value := strings.TrimSpace(resp.Header.Get("Retry-After"))
 	if strings.Trim(value, "0123456789") == "" {
 		// If the number is too large, ParseUint returns the largest number, which is 136 years
-		// here. strconv.ErrRange was rejected as the test for digits only: ParseUint also
-		// returns it if a letter follows digits that are already too large.
+		// here. To test for digits by strconv.ErrRange was rejected: ParseUint also returns it
+		// if a letter follows digits that are already too large.
 		seconds, _ := strconv.ParseUint(value, 10, 32)
 		return time.Duration(seconds) * time.Second
 	}
@@ -544,8 +544,8 @@ var lasting = []int{
 }
 
 // classify says what err, which may be nil, means to the schedule, with a hint for the operator
-// if there is one. An error is a pinger's code: it may panic, wrap itself, or call back. So
-// errors.Is and errors.As were rejected: they have no bound and recover no panic.
+// if there is one. An error is a pinger's code: it may panic, wrap itself, or call the
+// Monitor. So errors.Is and errors.As were rejected: they have no bound and recover no panic.
 func classify(err error) (outcome schedule.Outcome, hint string) {
 	outcome = schedule.Outcome{Sent: err == nil, NotSent: redact.Is(err, ErrNotSent), GaveUp: redact.TimedOut(err)}
 	hopeless := redact.Is(err, ErrNotAccepted) && strings.Contains(fmt.Sprint(err), "not found")

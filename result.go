@@ -21,7 +21,7 @@ type Outcome int
 
 // The outcomes of a check.
 const (
-	Sent    Outcome = iota + 1 // each target that was due has taken the ping
+	Sent    Outcome = iota + 1 // at least one target was pinged, and each that was has taken the ping
 	Skipped                    // no heartbeat was tried; Result.Reason says why
 	Failed                     // at least one ping failed, or ctx was done before any; Result.Err says why
 )
@@ -61,7 +61,7 @@ type Result struct {
 	Databases int              `json:"databases"`           // how many were checked
 	Unhealthy []DatabaseStatus `json:"unhealthy,omitempty"` // nil when all are healthy
 	Err       error            `json:"-"`                   // why it failed, the errors of several targets joined; nil otherwise
-	Targets   []TargetResult   `json:"-"`                   // one for each target that was pinged; nil when no target was
+	Targets   []TargetResult   `json:"-"`                   // one for each target that a heartbeat was tried on; nil when there was none
 }
 
 // A TargetResult describes one ping of one target.

@@ -87,14 +87,14 @@ func (c *Clock) Advance(d time.Duration) {
 
 // BlockUntil blocks until the clock has at least that many waiters. A waiter is a channel from
 // After that has not been served. A waiter that was given up, as by a Run that has ended, still
-// counts. If ctx is done first, BlockUntil returns the error of ctx.
+// counts. If ctx is done first, BlockUntil returns context.Cause(ctx).
 func (c *Clock) BlockUntil(ctx context.Context, waiters int) error {
 	return c.blockUntil(ctx, func() bool { return len(c.waiters) >= waiters })
 }
 
 // Step blocks until a Monitor's Run waits on the clock, moves the clock by d, and blocks
 // until Run waits again. Then the checks of Run are over. If ctx is done first, Step
-// returns the error of ctx, and the clock may have moved. A Run that has ended does not
+// returns context.Cause(ctx), and the clock may have moved. A Run that has ended does not
 // wait again, so give Step a ctx that ends with the Run. Such a Run leaves a waiter behind,
 // which Step takes for a waiter of the next Run: Advance the clock past that waiter before
 // the next Run begins. Step is for one Monitor on a clock. With several, call BlockUntil
@@ -141,7 +141,7 @@ type Pinger struct {
 func NewPinger(clock heartbeat.Clock) *Pinger { return &Pinger{clock: clock} }
 
 // Ping records the time, waits while the Pinger is blocked, and returns the error that
-// Fail was given last. If ctx is done while it waits, it returns the error of ctx.
+// Fail was given last. If ctx is done while it waits, it returns context.Cause(ctx).
 func (p *Pinger) Ping(ctx context.Context) error {
 	now := time.Now()
 	if p.clock != nil {
@@ -199,7 +199,7 @@ func (p *Pinger) Block() (release func()) {
 }
 
 // BlockUntil blocks until at least that many pings have begun. If ctx is done first, it
-// returns the error of ctx.
+// returns context.Cause(ctx).
 func (p *Pinger) BlockUntil(ctx context.Context, pings int) error {
 	for {
 		p.mu.Lock()

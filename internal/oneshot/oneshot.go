@@ -1,11 +1,12 @@
 // Package oneshot makes an HTTP request once. If a connection breaks, the request is not sent
 // again. No connection stays open after the request, unless the caller's client keeps it. A
-// redirect takes no secret to another host. An error says whether anything has left. It repeats
-// nothing that a server has sent.
+// redirect takes neither the first header nor the first URL's user and password to another host.
+// An error says whether anything has left. It repeats nothing that a server has sent.
 //
 // One call of net/http is not enough for that. net/http repeats a request by itself. It prints to
 // the process's log what a server sends unasked. It goes on dialling when the request is over.
-// This package prevents the repetition with any client, and the other two with its own transport.
+// This package prevents the repetition with any transport of net/http, and the other two with its
+// own transport.
 package oneshot
 
 import (
@@ -72,7 +73,7 @@ func (c *Client) Do(req *http.Request) (resp *http.Response, notSent bool, err e
 	if redact.Is(err, context.DeadlineExceeded) {
 		return nil, notSent, fmt.Errorf("%s: %w", a.timedOut(notSent), context.DeadlineExceeded)
 	}
-	// After the request was sent, "unexpected EOF" means that the answer broke off. Its text says so.
+	// After the request was sent, the text "unexpected EOF" is right, because the answer broke off.
 	if redact.Is(err, io.EOF) || notSent && redact.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%s: %w", a.hungUp(err, notSent), err)
 	}
@@ -141,7 +142,7 @@ func newAttempt(req *http.Request) *attempt {
 
 // neverLeft reports whether err proves that no byte of a request has left. net/http's transport
 // asks for a connection before it writes to one. With another transport, only an error of a failed
-// dial proves that nothing has left.
+// dial or handshake proves that nothing has left.
 //
 // To use the error alone was rejected: a proxy's refusal, and a connection that is closed in a
 // handshake, have no type of their own. To count the bytes that are written to our own connections

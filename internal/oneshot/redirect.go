@@ -18,8 +18,8 @@ import (
 
 const maxRedirects = 10 // how many are followed
 
-// checkRedirect is an [http.Client]'s CheckRedirect. It keeps what is secret from every host
-// except the first.
+// checkRedirect is an [http.Client]'s CheckRedirect. It keeps the first header, and the first URL's
+// user and password, from every host except the first.
 //
 // It replaces the header of req. net/http's header was rejected, for the first host too. net/http
 // leaves out Authorization and Cookie if the host is spelt differently, or if an earlier redirect

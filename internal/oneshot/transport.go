@@ -21,7 +21,7 @@ const (
 	readBuffer = 4 << 10 // an answer is read in pieces of this size
 
 	// maxRead is how many bytes are read from a connection, with all handshakes and answers. A
-	// certificate chain may have a quarter of that in net/http. Go 1.25 sets no bound to a proxy's
+	// certificate chain may have a quarter of that in crypto/tls. Go 1.25 sets no bound to a proxy's
 	// answer to CONNECT.
 	maxRead = 1 << 20
 )
@@ -98,8 +98,8 @@ func newConn(ctx context.Context, dialled net.Conn) *conn {
 	return &conn{Conn: dialled, ctx: ctx, in: in, written: make(chan struct{}, 1)}
 }
 
-// setShaking says that a handshake begins or has ended. A write before that lets no read after it
-// go on. c is nil if the transport is a caller's.
+// setShaking says that a handshake begins or has ended. A write before this call does not release
+// a read after it. c is nil if the transport is a caller's.
 func (c *conn) setShaking(shaking bool) {
 	if c != nil {
 		c.shaking, c.secure, c.written = shaking, true, make(chan struct{}, 1)
@@ -150,10 +150,10 @@ func (c *conn) open() {
 }
 
 // noRetry keeps net/http's transport from repeating a request on a new connection, or in a new
-// HTTP/2 stream, when the old one breaks, though the server may have acted on the request. To give
-// each request a body without GetBody would also prevent a repetition. That was rejected: over
-// HTTP/2, net/http would then send a body with a GET, and a chunked body with a POST that has no
-// body.
+// HTTP/2 stream, when the old one breaks: the server may already have acted on the request. To
+// give each request a body without GetBody would also prevent a repetition. That was rejected:
+// over HTTP/2, net/http would then send a body with a GET, and a chunked body with a POST that has
+// no body.
 type noRetry struct{ next http.RoundTripper }
 
 var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnexpectedEOF)

@@ -280,14 +280,13 @@ func lookupFailure(text string) string {
 	}
 }
 
-// name returns text if it is in names, and the parameter otherwise if it is not. It is for fields
-// that the standard library fills from a fixed set of words. A caller's dialer may put anything
-// there.
-func name(text, otherwise string) string {
+// name returns text if it is in names, and fallback if it is not. It is for fields that the
+// standard library fills from a fixed set of words. A caller's dialer may put anything there.
+func name(text, fallback string) string {
 	if slices.Contains(names, text) {
 		return text
 	}
-	return otherwise
+	return fallback
 }
 
 // longest returns the longest of phrases for which has(text, phrase) is true, or "".

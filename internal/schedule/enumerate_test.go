@@ -351,8 +351,9 @@ func steps() (all []step) {
 }
 
 // TestEveryHistory lives through each history of so many steps, for one and for two
-// targets, and checks the rules S1 to S8 and F1 to F5 after each step. With -race the
-// histories are one step shorter: there is one goroutine, and each step takes long.
+// targets, and checks after each step what the rules S1 to S8, F1 and F3 to F5 say of
+// the schedule. With -race the histories are one step shorter: there is one goroutine,
+// and each step takes long.
 func TestEveryHistory(t *testing.T) {
 	all := steps()
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {

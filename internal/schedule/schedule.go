@@ -9,7 +9,7 @@
 // verdicts in the order in which they were made. An attempt is one ping of one target. It is
 // recorded when it is reserved, before the request goes out. A target is owed a ping until an
 // attempt on it has been sent. A target's floor is the earliest time of its next attempt by our
-// own rules. The field named after is the earliest time that the server asked for.
+// own rules. Its field "after" is the earliest time that the server asked for.
 //
 // Beats and failure signals contradict each other, and the service believes the last one that
 // arrives. A request that has left cannot be called back, so no order of sending makes the order
@@ -137,10 +137,11 @@ func (t *target) ready() time.Time { return later(t.floor, t.after) }
 type kind struct {
 	targets []target
 
-	// The number of what is owed now. For beats it goes up when a new beat is owed, and for signals
-	// whenever a look finds all databases healthy. An attempt keeps the number that it was reserved
-	// under, and pays only if that number is still the current one. To compare times was rejected: an
-	// outage and an attempt can begin at the same time.
+	// The number of what is owed now. It goes up for beats when a new beat is owed, for signals when a
+	// look finds all databases healthy, and for both when an attempt of the other kind that may have
+	// left ends. An attempt keeps the number that it was reserved under, and pays only if that number
+	// is still the current one. To compare times was rejected: an outage and an attempt can begin at
+	// the same time.
 	debt uint64
 }
 
@@ -378,7 +379,8 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	if !o.NotSent {
 		// If this attempt hung, an attempt of the other kind may have begun after it and still have arrived
 		// before it. Whatever of the other kind was sent, or is in flight, is owed once more. If nothing
-		// was, this changes nothing: a signal ends no debt of beats, and a beat finds no signal sent.
+		// was, this changes nothing: after a signal the beats are still owed, and after a beat there is no
+		// signal to repeat.
 		other.debt++
 		for i := range other.targets {
 			again := &other.targets[i]
@@ -513,9 +515,9 @@ func (s *Schedule) newBeat(point time.Time) {
 
 // Owe makes a beat owed to each target, even while a beat is in flight. It is exported for Run,
 // which calls it when a timer fired ten seconds or more before its time. Then a clock without
-// monotonic readings was set back while Run waited, by less than the time that Run waited. The
-// floors stay. Otherwise, with a clock whose timers fire at once, a target would be pinged without
-// a pause.
+// monotonic readings was set back while Run waited, perhaps by too little for tick to notice. The
+// floors stay: without them, with a clock whose timers fire at once, a target would be pinged
+// without a pause.
 func (s *Schedule) Owe() {
 	s.beats.debt++
 	for i := range s.beats.targets {
@@ -523,9 +525,9 @@ func (s *Schedule) Owe() {
 	}
 }
 
-// setBack moves the deadlines back by as much as a clock without monotonic readings was set back.
-// How much time has really passed is not known. So what was left of a wait is waited in full, and
-// a beat is due at once.
+// setBack moves the targets' deadlines back by as much as a clock without monotonic readings was
+// set back. How much time has really passed is not known. So what was left of a wait is waited in
+// full, and a beat is due at once.
 //
 // To leave the deadlines was rejected: after a clock was set back by a day, no ping would be sent
 // for a day. To clear them was rejected too: two attempts might begin within a Spacing, and a
