@@ -65,7 +65,10 @@ func do(t *testing.T, c *Client, rawURL string, timeout time.Duration) (code int
 // Reading waits for a write, again after a handshake, and no longer than the attempt.
 func TestConnReadsAfterWriting(t *testing.T) {
 	type step func(c *conn, end context.CancelFunc)
-	write := func(c *conn, _ context.CancelFunc) { _, _ = c.Write([]byte("request")) }
+	write := func(c *conn, _ context.CancelFunc) {
+		_, _ = c.Write(nil) // which is nothing
+		_, _ = c.Write([]byte("request"))
+	}
 	nothing := func(*conn, context.CancelFunc) {}
 	for name, row := range map[string]struct {
 		before  step
@@ -395,6 +398,58 @@ func TestAnswerNamesItsRequest(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, want, resp.Request.URL.String())
 	}
+}
+
+// Redirects are followed ten times, from https to http never, and with the user of the first URL.
+func TestRedirects(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		home  string
+		times int    // how often a redirect is the answer
+		to    string // its location
+		want  string // the last request, or the error
+	}{
+		{"http://server.example/", 10, "/a", "http://server.example/a"},
+		{"http://server.example/", 11, "/a", `Get "name": stopped after 10 redirects`},
+		{"https://server.example/", 1, "https://server.example/a", "https://server.example/a"},
+		{"https://server.example/", 1, "http://server.example/a", `Get "name": refused a redirect from https to http`},
+		{"http://server.example/", 1, "https://server.example/a", "https://server.example/a"},
+		{"http://me@server.example/", 1, "http://server.example/a", "http://me@server.example/a"},
+		{"http://me@server.example/", 1, "http://you@server.example/a", "http://you@server.example/a"},
+		{"http://me@server.example/", 1, "http://other.example/a", "http://other.example/a"},
+	} {
+		asked := 0
+		c := New(parse(t, row.home), "name", &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+			resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: http.NoBody}
+			if asked++; asked <= row.times {
+				resp.StatusCode = 302
+				resp.Header.Set("Location", row.to)
+			}
+			return resp, nil
+		})}, http.Header{})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, row.home, nil)
+		require.NoError(t, err)
+		resp, _, err := c.Do(req)
+		if err != nil {
+			require.EqualError(t, err, row.want)
+			continue
+		}
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, row.want, resp.Request.URL.String())
+	}
+}
+
+// A transport's own error stays its own.
+func TestTransportsError(t *testing.T) {
+	t.Parallel()
+	c := New(parse(t, "http://server.example/"), "name", &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+		return nil, io.ErrShortWrite
+	})}, http.Header{})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server.example/", nil)
+	require.NoError(t, err)
+	resp, _, err := c.Do(req)
+	require.EqualError(t, err, `Get "name": short write`)
+	require.Nil(t, resp)
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)

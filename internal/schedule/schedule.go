@@ -410,7 +410,7 @@ func (s *Schedule) Settle(now time.Time, a Attempt, o Outcome) (is Settlement) {
 	// The first failure is found by the number of the beat. A flag that each beat clears was rejected,
 	// because a try may end after the next grid point. An attempt that was not owed, or that began
 	// without a Run, belongs to no beat, and each of its failures counts as a first failure.
-	is.FirstFailure = !a.owed || a.beat != t.failed
+	is.FirstFailure = !a.owed || a.beat > t.failed
 	if a.owed {
 		t.failed = a.beat
 	}
@@ -470,7 +470,7 @@ func (s *Schedule) tick(now time.Time) {
 	// needs one beat now, and not one for each point.
 	if passed := now.Sub(s.gridPoint); passed >= s.Interval {
 		point := s.gridPoint.Add(passed.Truncate(s.Interval))
-		if now.Sub(point) >= s.Interval { // the distance is longer than the longest Duration
+		if passed == math.MaxInt64 { // now is further away than the longest Duration
 			point = now
 		}
 		s.newBeat(point)

@@ -249,6 +249,7 @@ func TestS7_ManyJumps(t *testing.T) {
 			require.Less(t, sum(), 2*time.Hour, "what is past is forgotten")
 		} else {
 			require.Equal(t, 10*maxJumps*20*time.Second, sum(), "nothing is past")
+			require.Len(t, s.jumps, maxJumps)
 		}
 	}
 }
