@@ -439,6 +439,28 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// A request that is to be repeated ends, and the new connection of HTTP/1 is closed.
+func TestRepetition(t *testing.T) {
+	t.Parallel()
+	c := New(parse(t, "http://server.example/"), "name", &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) {
+		trace := httptrace.ContextClientTrace(req.Context())
+		conn, other := net.Pipe()
+		trace.GotConn(httptrace.GotConnInfo{Conn: conn})
+		require.NoError(t, req.Context().Err())
+		trace.WroteHeaderField("Host", []string{"server.example"})
+		trace.GotConn(httptrace.GotConnInfo{Conn: conn})
+		_, err := other.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		return nil, req.Context().Err()
+	})}, http.Header{})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server.example/", nil)
+	require.NoError(t, err)
+	resp, notSent, err := c.Do(req)
+	require.EqualError(t, err, `Get "name": connection lost before the answer: unexpected EOF`)
+	require.False(t, notSent)
+	require.Nil(t, resp)
+}
+
 // A transport's own error stays its own.
 func TestTransportsError(t *testing.T) {
 	t.Parallel()
