@@ -358,7 +358,7 @@ func (m *Monitor) lost(c *check) bool {
 	if this == m.before {
 		this = &m.rooms[1]
 	}
-	*this = look{number: c.number, ended: c.now, well: true, sourced: this.sourced[:0]}
+	*this = look{number: c.number, ended: c.now, well: c.databases > 0, sourced: this.sourced[:0]}
 	if m.source != nil {
 		for i := range m.asked.dbs {
 			if db := &m.asked.dbs[i]; db.since == fromSource {

@@ -650,6 +650,22 @@ func TestF4_SourcePanicsBetween(t *testing.T) {
 	require.Zero(t, signals)
 }
 
+// F4, H4: where there was no database, a Source that panics has lost none.
+func TestF4_EmptySourcePanics(t *testing.T) {
+	signals := 0
+	source := func() []heartbeat.SyncReporter { return nil }
+	m, err := heartbeat.New(sent, nil, &heartbeat.Options{
+		Logger:     quiet,
+		FailPinger: heartbeat.PingerFunc(func(context.Context) error { signals++; return nil }),
+		Source:     func() []heartbeat.SyncReporter { return source() },
+	})
+	require.NoError(t, err)
+	m.Beat(t.Context())
+	source = func() []heartbeat.SyncReporter { panic("source") }
+	m.Beat(t.Context())
+	require.Zero(t, signals)
+}
+
 // F4: a new Run is no outage, however long ago the last one ended. So a daemon may call
 // it for each term of a lease.
 func TestF4_Terms(t *testing.T) {

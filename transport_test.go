@@ -567,7 +567,14 @@ func TestP2_RequestsOfTheClient(t *testing.T) {
 		}
 		return resp.Body.Close()
 	}
+	rewritten, err := url.Parse(service.URL)
+	require.NoError(t, err)
 	for name, transport := range map[string]http.RoundTripper{
+		"none, but for another name": roundTripFunc(func(req *http.Request) (*http.Response, error) {
+			req = req.Clone(req.Context())
+			req.URL.Host, req.Host = rewritten.Host, "virtual.example"
+			return http.DefaultTransport.RoundTrip(req)
+		}),
 		"for a token": roundTripFunc(func(req *http.Request) (*http.Response, error) {
 			if err := ask(req.Context()); err != nil {
 				return nil, err

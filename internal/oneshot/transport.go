@@ -165,16 +165,22 @@ var errNoAnswer = fmt.Errorf("connection lost before the answer: %w", io.ErrUnex
 // writes. The connection stays open, because other requests share it. An HTTP/1 connection does
 // not check the ctx, and only this request uses it. So it is closed.
 func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
-	host := Authority(&url.URL{Host: cmp.Or(req.Host, req.URL.Host)})
 	var first atomic.Pointer[string] // the name of the field that was written first; nil: nothing was written
+	host, elsewhere := Authority(&url.URL{Host: cmp.Or(req.Host, req.URL.Host)}), atomic.Bool{}
 	ctx, stop := context.WithCancelCause(req.Context())
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// WroteHeaders would come too late: an HTTP/2 server may have refused the request before that.
-		// A caller's transport or dialer may make requests of its own with the ctx, for a token or an
-		// address. They go to other hosts, and are not this request.
 		WroteHeaderField: func(name string, values []string) {
-			if (name == "Host" || name == ":authority") && Authority(&url.URL{Host: strings.Join(values, "")}) == host {
-				first.CompareAndSwap(nil, &name)
+			if first.CompareAndSwap(nil, &name) {
+				elsewhere.Store(Authority(&url.URL{Host: strings.Join(values, "")}) != host)
+			}
+		},
+		// What a caller's transport or dialer asks another host with the ctx, for a token or an address, is
+		// answered before this request is written. Other answers do not count: an HTTP/2 server may refuse
+		// a request after a 103, and net/http repeats it.
+		GotFirstResponseByte: func() {
+			if elsewhere.Load() {
+				first.Store(nil)
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {

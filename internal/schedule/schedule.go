@@ -315,6 +315,7 @@ func (s *Schedule) observe(v Verdict) {
 		// After the signal, the service shows the check as down until a beat arrives. So a beat is owed as
 		// soon as the databases are healthy again, and not only at the next grid point.
 		s.Owe()
+		s.nextLook = s.now.Add(RetryPause)
 	}
 	s.staleAt = time.Time{}
 	if watching {
@@ -454,6 +455,9 @@ func Age(now, at time.Time) time.Duration {
 
 // tick records the time, a jump in it, and the grid points that have passed.
 func (s *Schedule) tick(now time.Time) {
+	if now == s.now { //nolint:revive // Decide is told the very time that Elapsed was told just before
+		return
+	}
 	// Two callers may read the clock in one order and take the lock in the other. So a small step back
 	// is ignored, and the Schedule's time stays until the clock has caught up.
 	if now.Before(s.now) {
@@ -542,7 +546,7 @@ func (s *Schedule) setBack(by time.Duration) {
 	for i := range s.jumps {
 		s.jumps[i].end = s.jumps[i].end.Add(-by)
 	}
-	s.nextPeek = time.Time{}
+	s.nextLook, s.nextPeek = time.Time{}, time.Time{}
 	s.newBeat(s.now)
 }
 

@@ -361,6 +361,31 @@ func TestS2_BeatPlansNoTry(t *testing.T) {
 	require.Equal(t, Settlement{FirstFailure: true}, settle(s, 2*time.Minute, look(s, 2*time.Minute, true, Beat), Outcome{}))
 }
 
+// S2, S7: the pause after a skipped beat ends with a clock that was set back, and a beat that
+// fails later is tried again in ten seconds.
+func TestS2_S7_RetryAfterSetBack(t *testing.T) {
+	s := newSchedule(24*time.Hour, 1, 0)
+	s.Start(start)
+	s.Decide(start, Verdict{}, Check)
+	settle(s, RetryPause, look(s, RetryPause, true, Check), Outcome{Sent: true})
+	next(s, time.Hour)
+	const back = -9 * time.Hour
+	action, _ := next(s, back)
+	require.Equal(t, Check, action)
+	require.Equal(t, RetryPause, settle(s, back, look(s, back, true, Check), Outcome{NotSent: true}).Retry)
+	requireWait(t, s, back, back+RetryPause)
+}
+
+// S2: a loss that a Beat has found is looked at again in ten seconds, and not at once.
+func TestS2_LossFoundByBeat(t *testing.T) {
+	s := newSchedule(time.Hour, 1, 1)
+	s.Start(start)
+	settle(s, 0, look(s, 0, true, Check), Outcome{Sent: true})
+	next(s, 10*time.Minute)
+	require.Len(t, look(s, 10*time.Minute, false, Beat).Attempts, 1)
+	requireWait(t, s, 10*time.Minute, 10*time.Minute+RetryPause)
+}
+
 // L1: a beat that is owed once more has its own first failure, after that of a Beat.
 func TestL1_FirstFailureOwedAgain(t *testing.T) {
 	s := newSchedule(10*time.Minute, 1, 0)
