@@ -262,7 +262,7 @@ func TestHeaderNames(t *testing.T) {
 		header := http.Header{name: {"v"}}
 		_, err := heartbeat.NewHTTPPinger("http://server.example", &heartbeat.HTTPOptions{Header: header})
 		req := &http.Request{URL: &url.URL{Scheme: "http", Host: "server.example"}, Header: header}
-		if _, refused := accepted.RoundTrip(req); errors.Is(refused, errRefused) { //nolint:bodyclose // there is no answer
+		if _, refused := accepted.RoundTrip(req); errors.Is(refused, errRefused) {
 			require.NoError(t, err, "%q", name)
 		} else {
 			require.EqualError(t, err, badHeaderName, "%q", name)

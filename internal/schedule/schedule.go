@@ -455,9 +455,6 @@ func Age(now, at time.Time) time.Duration {
 
 // tick records the time, a jump in it, and the grid points that have passed.
 func (s *Schedule) tick(now time.Time) {
-	if now == s.now { //nolint:revive // Decide is told the very time that Elapsed was told just before
-		return
-	}
 	// Two callers may read the clock in one order and take the lock in the other. So a small step back
 	// is ignored, and the Schedule's time stays until the clock has caught up.
 	if now.Before(s.now) {
