@@ -184,14 +184,15 @@ func (t noRetry) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
-			if first.Load() == nil {
+			field := first.Load()
+			if field == nil {
 				return
 			}
 			stop(errNoAnswer)
 			// A *tls.Conn may know its protocol. For any other connection, the protocol of the first
 			// connection is the best guess: HTTP/1 writes "Host" first, and HTTP/2 has ":authority" in its
 			// place.
-			speaksHTTP1 := *first.Load() == "Host"
+			speaksHTTP1 := *field == "Host"
 			if secure, ok := info.Conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol != "" {
 				speaksHTTP1 = secure.ConnectionState().NegotiatedProtocol == "http/1.1"
 			}
