@@ -56,6 +56,7 @@ func do(t *testing.T, c *Client, rawURL string, timeout time.Duration) (code int
 	require.NoError(t, err)
 	resp, notSent, err := c.Do(req)
 	if err != nil {
+		require.Nil(t, resp)
 		return 0, notSent, err
 	}
 	require.NoError(t, resp.Body.Close())
@@ -342,14 +343,10 @@ func TestTimesOut(t *testing.T) {
 				<-req.Context().Done()
 				return nil, req.Context().Err()
 			})}
-			ctx, cancel := context.WithTimeout(t.Context(), row.ctx)
-			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://server.example/", nil)
-			require.NoError(t, err)
-			resp, notSent, err := New(req.URL, "name", custom, http.Header{}).Do(req)
+			c := New(parse(t, "http://server.example/"), "name", custom, http.Header{})
+			_, notSent, err := do(t, c, "http://server.example/", row.ctx)
 			require.EqualError(t, err, row.want)
 			require.True(t, notSent)
-			require.Nil(t, resp)
 		})
 	}
 }
@@ -453,12 +450,9 @@ func TestRepetition(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 		return nil, req.Context().Err()
 	})}, http.Header{})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server.example/", nil)
-	require.NoError(t, err)
-	resp, notSent, err := c.Do(req)
+	_, notSent, err := do(t, c, "http://server.example/", time.Minute)
 	require.EqualError(t, err, `Get "name": connection lost before the answer: unexpected EOF`)
 	require.False(t, notSent)
-	require.Nil(t, resp)
 }
 
 // A transport's own error stays its own.
@@ -467,11 +461,8 @@ func TestTransportsError(t *testing.T) {
 	c := New(parse(t, "http://server.example/"), "name", &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 		return nil, io.ErrShortWrite
 	})}, http.Header{})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server.example/", nil)
-	require.NoError(t, err)
-	resp, _, err := c.Do(req)
+	_, _, err := do(t, c, "http://server.example/", time.Minute)
 	require.EqualError(t, err, `Get "name": short write`)
-	require.Nil(t, resp)
 }
 
 type roundTrip func(*http.Request) (*http.Response, error)
